@@ -1,0 +1,14 @@
+"""Every figure of the course: ``f(ax, arrays) -> ax``. Palette and style live here and nowhere else.
+
+A function draws into the axes it is given and returns them; it never shows or saves. Colour never carries a
+meaning alone: there is always a line style, a marker, a symbol or a text as well.
+"""
+
+from sftlib.plotting.charts import bands, confusion, curves, embedding
+from sftlib.plotting.idea import PARTS, idea
+from sftlib.plotting.networks import pictures, shapes, share_bars
+from sftlib.plotting.style import COLOURS, LINES, MARKERS, short, use_style
+from sftlib.plotting.svg import svg_curves
+
+__all__ = ["COLOURS", "LINES", "MARKERS", "PARTS", "bands", "confusion", "curves", "embedding", "idea", "pictures",
+           "shapes", "share_bars", "short", "svg_curves", "use_style"]  # fmt: skip

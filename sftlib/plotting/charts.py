@@ -1,0 +1,123 @@
+"""Curves, bands, confusion matrices and maps of features."""
+
+import numpy as np
+from matplotlib.ticker import MaxNLocator
+
+from sftlib.plotting.style import CYCLE, LINES, MARKERS, dark
+
+
+def curves(ax, series, *, xlabel, ylabel):
+    """series: name -> (x (n,), y (n,)) -> ax with one line each, named at its end.
+
+    Set the scale and the limits of the axes before, for the places of the names follow from them.
+    """
+    ends = []
+    for i, (name, (x, y)) in enumerate(series.items()):
+        x, y = _line(name, x, y)
+        ax.plot(x, y, color=CYCLE[i % len(CYCLE)], linestyle=LINES[i % len(LINES)], label=name)
+        ends.append((name, x, y))
+    return _finish(ax, ends, xlabel, ylabel)
+
+
+def lowest_and_highest(ys):
+    """ys (S, n) -> (lower (n,), upper (n,)): the whole range over the S seeds."""
+    return ys.min(axis=0), ys.max(axis=0)
+
+
+def bands(ax, x, series, *, xlabel, ylabel, interval=lowest_and_highest):
+    """x (n,), series: name -> ys (S, n), S seeds -> ax with the mean of each as a line in a band.
+
+    interval(ys (S, n)) -> (lower (n,), upper (n,)) decides what the band shows: the range unless told.
+    """
+    ends = []
+    for i, (name, ys) in enumerate(series.items()):
+        ys = np.asarray(ys, dtype=float)
+        if ys.ndim != 2 or ys.shape[1] != len(x):
+            raise ValueError(
+                f"{name!r} has shape {ys.shape}; expected (seeds, {len(x)}): one row a seed, one column an x"
+            )
+        colour, mean = CYCLE[i % len(CYCLE)], ys.mean(axis=0)
+        ax.fill_between(x, *interval(ys), color=colour, alpha=0.18, linewidth=0)
+        ax.plot(x, mean, color=colour, linestyle=LINES[i % len(LINES)], marker=MARKERS[i % len(MARKERS)], label=name)
+        ends.append((name, np.asarray(x, dtype=float), mean))
+    return _finish(ax, ends, xlabel, ylabel)
+
+
+def confusion(ax, matrix, classes):
+    """matrix (K, K) of counts, rows = truth, columns = prediction -> ax; in a cell its count, its share of the row."""
+    matrix, k = np.asarray(matrix), len(classes)
+    if matrix.shape != (k, k):
+        raise ValueError(f"a matrix of shape {matrix.shape} for {k} classes; expected ({k}, {k})")
+    share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    ax.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(matrix):
+        colour = "white" if share[row, column] > 0.5 else "black"
+        text = f"{count:,}\n{share[row, column]:.0%}" if k <= 7 else f"{count:,}"
+        ax.text(column, row, text, ha="center", va="center", color=colour, fontsize=11 if k <= 7 else 8)
+    turn = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if k > 3 else {}
+    ax.set_xticks(range(k), classes, **turn)
+    ax.set_yticks(range(k), classes)
+    ax.set(xlabel="predicted", ylabel="true")
+    ax.grid(False)
+    ax.tick_params(length=0)
+    return ax
+
+
+def embedding(ax, points, labels, classes):
+    """points (N, 2), labels (N,) in 0 … K - 1 -> ax with one colour and one marker a class."""
+    points, labels = np.asarray(points), np.asarray(labels)
+    if points.ndim != 2 or points.shape != (len(labels), 2):
+        raise ValueError(
+            f"points {points.shape} with {len(labels)} labels; expected (N, 2) and (N,): project to 2-D first"
+        )
+    for k, name in enumerate(classes):
+        here = points[labels == k]
+        marker, colour = MARKERS[k % len(MARKERS)], CYCLE[k % len(CYCLE)]
+        ax.scatter(*here.T, marker=marker, color=colour, s=26, alpha=0.75, edgecolor="white", linewidth=0.4,
+                   label=f"{name} ({len(here)})")  # fmt: skip
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), title="class (pictures)", alignment="left")
+    ax.set(xlabel="first direction", ylabel="second direction", xticks=[], yticks=[])
+    return ax
+
+
+def _line(name, x, y):
+    x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    if x.shape != y.shape or x.ndim != 1:
+        raise ValueError(f"{name!r} has x {x.shape} and y {y.shape}; expected two rows of the same length")
+    return x, y
+
+
+def _finish(ax, ends, xlabel, ylabel):
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    if all(np.all(x == np.round(x)) for _, x, _ in ends) and ax.get_xscale() == "linear":
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))  # there is no epoch 2.5
+    _name_ends(ax, ends)
+    return ax
+
+
+def _name_ends(ax, ends):
+    """Write each name to the right of its line's last point, moved up or down as far as the neighbours need."""
+    known = [(n, x[np.isfinite(y)][-1], y[np.isfinite(y)][-1]) for n, x, y in ends if np.isfinite(y).any()]
+    right = max((x for _, x, _ in known), default=0)
+    points = 72 / ax.figure.dpi  # a pixel in points
+    height = [ax.transData.transform((x, y))[1] * points for _, x, y in known]
+    colours = {line.get_label(): line.get_color() for line in ax.get_lines()}
+    for (name, _, y), own, placed in zip(known, height, spread(height, gap=14), strict=True):
+        ax.annotate(f" {name}", (right, y), xytext=(4, placed - own), textcoords="offset points",
+                    color=dark(colours[name]), va="center", annotation_clip=False)  # fmt: skip
+
+
+def spread(heights, gap):
+    """heights (n,) -> heights (n,) at least `gap` apart, in the same order and near their own."""
+    order = np.argsort(heights, kind="stable")
+    placed = np.asarray(heights, dtype=float)[order]
+    for _ in range(50):  # push neighbours apart by halves; a handful of names settles in a few rounds
+        short_by = gap - np.diff(placed)
+        if (short_by <= 1e-9).all():
+            break
+        for i in np.flatnonzero(short_by > 0):
+            push = max(0.0, gap - (placed[i + 1] - placed[i])) / 2
+            placed[i], placed[i + 1] = placed[i] - push, placed[i + 1] + push
+    out = np.empty_like(placed)
+    out[order] = placed
+    return out
