@@ -1,0 +1,61 @@
+"""Checkers of notebook 00."""
+
+import torch
+
+from sftlib.checks import checker, expect, require
+
+
+@checker("00.accuracy")
+def _accuracy(answer):
+    """logits (N, K), y (N,) -> the share of rows whose largest logit stands at the label, in [0, 1]"""
+    for n, k, seed in (
+        (7, 3, 0),
+        (11, 5, 1),
+        (5, 5, 2),
+        (1, 2, 3),
+    ):  # N = K lets a comparison of the wrong things broadcast
+        logits, y = _case(n, k, seed)
+        right = sum(
+            int(max(range(k), key=row.__getitem__) == label)
+            for row, label in zip(logits.tolist(), y.tolist(), strict=True)
+        )
+        got = answer(logits.clone(), y.clone())
+        expect(f"{right} of {n} pictures right, {k} classes", got, right / n, known=_mistakes(logits, y, right))
+    _does_not_depend_on_scale(answer)
+
+
+def _case(n, k, seed):
+    """Logits (n, k) without ties and labels (n,), two thirds of them right; all logits negative in odd cases."""
+    draw = torch.Generator().manual_seed(seed)
+    logits = torch.randn(n, k, generator=draw) - 4.0 * (seed % 2)
+    best = logits.argmax(1)
+    wrong = torch.arange(n) % 3 == 1
+    return logits, torch.where(wrong, (best + 1) % k, best)
+
+
+def _mistakes(logits, y, right):
+    n, k = logits.shape
+    return [
+        (100 * right / n, "this is in percent; a share lies between 0 and 1"),
+        (right, "this is the number of right ones; divide by how many pictures there are"),
+        (right / k, "this divides by the number of classes; divide by the number of pictures"),
+        (right / (n * k), "this divides by all logits, N times K; divide by the number of pictures"),
+        (1 - right / n, "this is the share of errors"),
+        (
+            float(logits.argmin(1).eq(y).double().mean()),
+            "this looks for the smallest logit; the prediction is the largest",
+        ),
+        (
+            float(logits.amax(1).eq(y).double().mean()),
+            "this compares the logits with the labels; compare the index of the largest",
+        ),
+    ]
+
+
+def _does_not_depend_on_scale(answer):
+    logits, y = _case(13, 3, 4)
+    before, after = float(answer(logits.clone(), y)), float(answer(0.5 * logits - 2.0, y))
+    why = (
+        f"halving and shifting all logits changed it from {before:.4g} to {after:.4g}; only the largest's place matters"
+    )
+    require(abs(before - after) < 1e-6, why)
