@@ -1,0 +1,140 @@
+"""Pretrained extractors f: (N, 3, H, W) -> z (N, D), each with its feature size, its stages and its preprocessing.
+
+f is also called feature extractor, body, trunk or encoder; z features, representation or embedding.
+"""
+
+import copy
+import difflib
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+
+from sftlib.backbones.catalogue import BACKBONES, CLASSES, Spec
+from sftlib.backbones.folding import fold_batchnorm
+from sftlib.backbones.preprocessing import Preprocess
+
+__all__ = ["BACKBONES", "Backbone", "Preprocess", "Spec", "fold_batchnorm", "load_backbone", "load_source_head"]
+
+
+class Backbone(nn.Module):
+    """x (N, 3, H, W) -> z (N, D): stages one after the other, the last of them pools the map into z"""
+
+    def __init__(
+        self,
+        stages: Mapping[str, nn.Module],
+        *,
+        name: str,
+        feature_dim: int,
+        preprocess: Callable[[Tensor], Tensor],
+        pretrained: bool = False,
+    ):
+        super().__init__()
+        for stage, module in stages.items():
+            self.add_module(stage, module)
+        self.stages = tuple(stages)
+        self.name = name
+        self.feature_dim = feature_dim
+        self.preprocess = preprocess
+        self.pretrained = pretrained
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (N, 3, H, W) -> z (N, D)"""
+        for stage in self.stages:
+            x = getattr(self, stage)(x)
+        return x
+
+    def lower(self, x: Tensor, stage: str) -> Tensor:
+        """x (N, 3, H, W) -> h: the stages up to and including `stage`"""
+        for name in self.stages[: self._position(stage) + 1]:
+            x = getattr(self, name)(x)
+        return x
+
+    def upper(self, h: Tensor, stage: str) -> Tensor:
+        """h, the output of `stage` -> z (N, D): the stages above it"""
+        for name in self.stages[self._position(stage) + 1 :]:
+            h = getattr(self, name)(h)
+        return h
+
+    def source_logits(self, x: Tensor) -> Tensor:
+        """x (N, 3, H, W) -> (N, S): what the network's own head, as published, says of the S source classes
+
+        The head is no part of f: it is loaded at the first call and is not trained, frozen, counted or saved with f.
+        """
+        if not self.pretrained:
+            raise ValueError(
+                f"{self.name} has random weights, so no head belongs to it; expected pretrained weights: "
+                f"load_backbone({self.name!r}) loads them"
+            )
+        anchor = next(self.parameters())
+        head, reads = _source_head_on(self.name, anchor.device, anchor.dtype)
+        return head(self.lower(x, reads))
+
+    @property
+    def source_classes(self) -> list[str]:
+        """Names of the S classes that `source_logits` scores."""
+        return list(CLASSES)
+
+    @property
+    def input_size(self) -> int:
+        """Side in pixels of the pictures that `preprocess` makes."""
+        return self.preprocess.size
+
+    def _position(self, stage: str) -> int:
+        if stage not in self.stages:
+            raise ValueError(f"got stage {stage!r}; expected one of {', '.join(self.stages)}")
+        return self.stages.index(stage)
+
+    def extra_repr(self) -> str:
+        return f"{self.name}, D={self.feature_dim}, pretrained={self.pretrained}"
+
+
+def load_backbone(name: str, *, pretrained: bool = True, size: int | None = None) -> Backbone:
+    """A network of `BACKBONES` without its head, in eval mode; all its parameters can be trained.
+
+    size: None takes the evaluation transform that was published with the weights; a number S takes pictures whose
+    shorter side is resized to S pixels, middle square kept. ConnectionError when weights have to be downloaded and
+    cannot be; squeezenet1_1 and efficientnet_lite0 to 2 need no network.
+    """
+    spec = _spec(name)
+    preprocess = spec.preprocess.at(size)
+    if spec.fixed_size and preprocess.size != spec.input_size:
+        raise ValueError(
+            f"{name} has one learned position per patch and takes pictures of {spec.input_size} pixels, got "
+            f"size={size}; pass size={spec.input_size}, or choose a convolutional network"
+        )
+    network = spec.build()
+    if pretrained:
+        spec.fill(network)
+    backbone = Backbone(
+        spec.cut(network).stages,
+        name=name,
+        feature_dim=spec.feature_dim,
+        preprocess=preprocess,
+        pretrained=pretrained,
+    )
+    return backbone.eval()
+
+
+def load_source_head(name: str) -> tuple[nn.Module, str]:
+    """The head that was published with the weights, in eval mode, and the stage whose output it reads."""
+    spec = _spec(name)
+    network = spec.build()
+    spec.fill(network)
+    cut = spec.cut(network)
+    return copy.deepcopy(cut.head).eval(), cut.head_reads
+
+
+@lru_cache(maxsize=4)
+def _source_head_on(name: str, device: torch.device, dtype: torch.dtype) -> tuple[nn.Module, str]:
+    head, reads = load_source_head(name)
+    return head.to(device=device, dtype=dtype).requires_grad_(False), reads
+
+
+def _spec(name: str) -> Spec:
+    if name in BACKBONES:
+        return BACKBONES[name]
+    close = difflib.get_close_matches(str(name), BACKBONES, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ";"
+    raise ValueError(f"got the backbone {name!r}{hint} expected one of {', '.join(BACKBONES)}")
