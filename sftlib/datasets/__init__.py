@@ -1,0 +1,13 @@
+"""Datasets: one module each (`solar_cells`, `image_folder`), all giving Splits, and the loader that feeds `fit`.
+
+```python
+from sftlib.datasets import augment, loader, solar_cells
+cells = solar_cells.load(size=128)
+train = loader(cells.train, backbone.preprocess, shuffle=True, augment=augment.flip)
+```
+"""
+
+from sftlib.datasets.loading import Loader, loader
+from sftlib.datasets.splits import PictureSplit, Splits, stratified_split
+
+__all__ = ["Loader", "PictureSplit", "Splits", "loader", "stratified_split"]
