@@ -13,16 +13,20 @@ KEEP_EVERY = 20  # steps between two copies of a good state; also between two lo
 
 
 def check_losses(task_loss, feature_loss, feature_weight, combine) -> None:
-    """Raises ValueError unless there is something to minimise, made of functions."""
+    """Raises ValueError unless there is something to minimise, with a usable weight."""
     if task_loss is None and feature_loss is None:
         raise ValueError("got neither task_loss nor feature_loss; expected at least one, such as F.cross_entropy")
-    for name, f in (("task_loss", task_loss), ("feature_loss", feature_loss), ("combine", combine)):
-        if f is not None and not callable(f):
-            raise ValueError(f"got {name}={f!r}; expected a function of tensors, or None")
     if combine is not None and (task_loss is None or feature_loss is None):
         raise ValueError("got combine with one loss; expected task_loss and feature_loss, the two to balance")
     if not (isinstance(feature_weight, (int, float)) and math.isfinite(feature_weight) and feature_weight >= 0):
         raise ValueError(f"got feature_weight={feature_weight!r}; expected a finite number of at least 0")
+
+
+def check_functions(**functions) -> None:
+    """Raises ValueError unless each is a function or None."""
+    for name, f in functions.items():
+        if f is not None and not callable(f):
+            raise ValueError(f"got {name}={f!r}; expected a function, or None")
 
 
 def check_loop(train_loader, val_loader, epochs: int, first_epoch: int) -> None:
@@ -60,7 +64,7 @@ def check_optimizer(model: nn.Module, optimizer: Optimizer) -> None:
             f"{_names(frozen)} is frozen, but the optimizer holds it: build the optimizer from param_groups(…) "
             "after freezing, so that no momentum or weight decay can reach it"
         )
-    if not held:
+    if not trainable(model):
         raise ValueError("nothing can train: every parameter is frozen; unfreeze() the head at least")
 
 

@@ -205,7 +205,7 @@ def versions() -> dict[str, str | int]:
     """What a result depends on besides code and seed: versions, threads, machine. Plain values, for checkpoints."""
     return {
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "threads": torch.get_num_threads(),
         "machine": platform.machine(),
         "system": platform.system(),

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.optim import Optimizer
 
-from sftlib.guards import Watch, check_loop, check_losses, check_optimizer
+from sftlib.guards import Watch, check_functions, check_loop, check_losses, check_optimizer
 from sftlib.metrics import Mean, correct
 from sftlib.model import Model
 from sftlib.runtime import CANDIDATES, FLOAT32, Precision, PrecisionChoice, choose_precision
@@ -143,10 +143,10 @@ def fit(
         "task_loss": task_loss, "feature_loss": feature_loss, "feature_weight": feature_weight,
         "penalty": penalty, "combine": combine, "precision": precision,
     }  # fmt: skip
+    check_functions(task_loss=task_loss, feature_loss=feature_loss, penalty=penalty, combine=combine, schedule=schedule)
     check_losses(task_loss, feature_loss, feature_weight, combine)
     check_loop(train_loader, val_loader, epochs, first_epoch)
     check_optimizer(model, optimizer)
-    schedule = schedule or (lambda step: 1.0)
     precision.place(model)
     return _run(model, train_loader, optimizer, range(first_epoch, epochs + 1), val_loader, schedule, settings)
 
@@ -156,14 +156,12 @@ def _run(model, loader, optimizer, epochs, val_loader, schedule, settings) -> It
     steps = len(loader) * epochs[-1]
     step = len(loader) * (epochs[0] - 1)
     watch = Watch(model, optimizer, settings["feature_loss"])
-    for group in optimizer.param_groups:
-        group.setdefault("initial_lr", group["lr"])
     for epoch in epochs:
         model.train()  # what is frozen stays in eval mode
         loss, hits, mark = Mean(), Mean(), time.perf_counter()
         for x, y in loader:
-            for group in optimizer.param_groups:
-                group["lr"] = group["initial_lr"] * schedule(step)
+            if schedule is not None:
+                set_rates(optimizer, schedule(step))
             x, y = precision.place(x.to(where, non_blocking=True)), y.to(where, non_blocking=True)
             watch.before(step)
             outcome = train_step(model, x, y, optimizer, **settings)
@@ -181,6 +179,12 @@ def _run(model, loader, optimizer, epochs, val_loader, schedule, settings) -> It
         if val_loader is not None:
             val = evaluate(model, val_loader, task_loss=task_loss, precision=precision)
         yield Epoch(epoch, epochs[-1], train, val)
+
+
+def set_rates(optimizer: Optimizer, factor: float) -> None:
+    """Set every group's rate to ``factor`` times the rate that it was built with (kept as "initial_lr")."""
+    for group in optimizer.param_groups:
+        group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
 
 
 def measure_precision(

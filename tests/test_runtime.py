@@ -1,0 +1,102 @@
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from sftlib import runtime
+from sftlib.runtime import FLOAT32, Precision, choose_precision, profile, seed_everything
+
+
+def test_profile_is_quick_unless_the_variable_says_otherwise(monkeypatch):
+    monkeypatch.delenv("SFT_PROFILE", raising=False)
+    assert profile().name == "quick" and profile().pick(quick=3, full=50) == 3
+    monkeypatch.setenv("SFT_PROFILE", "full")
+    assert profile().name == "full" and profile().pick(quick=3, full=50) == 50
+    monkeypatch.setenv("SFT_PROFILE", "fast")
+    with pytest.raises(ValueError, match="'fast'; expected 'quick' or 'full'"):
+        profile()
+
+
+def test_seed_everything_repeats_all_three_generators():
+    draws = []
+    for _ in range(2):
+        seed_everything(11)
+        draws.append((random.random(), np.random.random(), torch.rand(1).item()))
+    seed_everything(12)
+    assert draws[0] == draws[1] and draws[0] != (random.random(), np.random.random(), torch.rand(1).item())
+    with pytest.raises(ValueError, match="seed -1"):
+        seed_everything(-1)
+
+
+def test_device_is_one_that_works():
+    assert torch.zeros(1, device=runtime.device()).item() == 0
+
+
+def test_data_folder_is_the_one_named_and_must_exist(monkeypatch, tmp_path):
+    monkeypatch.delenv("SFT_DATA", raising=False)
+    assert runtime.data_folder() is None
+    monkeypatch.setenv("SFT_DATA", str(tmp_path))
+    assert runtime.data_folder() == tmp_path
+    monkeypatch.setenv("SFT_DATA", str(tmp_path / "missing"))
+    with pytest.raises(ValueError, match="no folder"):
+        runtime.data_folder()
+
+
+def test_float32_changes_nothing():
+    x = torch.randn(2, 3, 5, 7)
+    assert FLOAT32.place(x) is x
+    with FLOAT32.autocast("cpu"):
+        assert (x.reshape(6, 35) @ x.reshape(35, 6)).dtype is torch.float32
+
+
+def test_bfloat16_channels_last_lays_out_pictures_and_weights():
+    precision, x, conv = Precision(torch.bfloat16, True), torch.randn(2, 3, 5, 7), nn.Conv2d(3, 5, 3)
+    assert precision.place(x).is_contiguous(memory_format=torch.channels_last) and torch.equal(precision.place(x), x)
+    assert precision.place(conv).weight.is_contiguous(memory_format=torch.channels_last)
+    assert precision.place(x[0]) is not None and precision.place(torch.zeros(2, 3)).shape == (2, 3)
+    with precision.autocast("cpu"):
+        assert conv(x).dtype is torch.bfloat16
+
+
+class Clock:
+    """Stands in for time.perf_counter; moves only when told to."""
+
+    now = 0.0
+
+    def perf_counter(self):
+        return self.now
+
+    def pass_by(self, seconds):
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(runtime, "time", clock)
+    return clock
+
+
+def test_the_fastest_precision_is_chosen_and_ties_go_to_float32(clock):
+    slow = {FLOAT32: 0.02, runtime.CANDIDATES[1]: 0.02, runtime.CANDIDATES[2]: 0.002}
+    choice = choose_precision(lambda p: clock.pass_by(slow[p]), 10, budget_s=0.2)
+    assert choice.precision == runtime.CANDIDATES[2] and choice.rates[FLOAT32] == pytest.approx(500)
+    even = choose_precision(lambda p: clock.pass_by(0.01), 10, budget_s=0.2)
+    assert even.precision == FLOAT32
+
+
+def test_choosing_stays_within_its_budget_and_measures_each_candidate(clock):
+    start = clock.now
+    choose_precision(lambda p: clock.pass_by(0.02), 10, budget_s=0.5)
+    assert 0.4 < clock.now - start <= 0.5
+    choose_precision(lambda p: clock.pass_by(7), 10, budget_s=0.5)  # too slow for the budget: once counted, each
+    assert clock.now - start < 0.5 + 7 * 6 + 1
+
+
+def test_environment_report_names_a_missing_package_and_the_remedy(monkeypatch):
+    assert all(check.ok for check in runtime.environment_report())
+    monkeypatch.setattr(runtime, "OFFLINE", {"solar cell pictures": "no-such-package"})
+    (bad,) = [check for check in runtime.environment_report() if not check.ok]
+    assert str(bad).startswith("[FAIL] solar cell pictures") and "lab.py setup" in str(bad)
