@@ -48,10 +48,10 @@ An exercise is three cells in this order: text with the task (★ in its heading
     # <details><summary>Hint 2</summary> …
 
 Everything between the two marks becomes the STUB lines (with none: `...  # your code here`), indented like BEGIN
-SOLUTION. One space after `STUB:` is dropped, further ones are kept, and there may be several lines, `# STUB: answer = ...`
-for example. Marks may occur more than once in a cell. The checker lives in `sftlib/checks/nbNN.py`, its right and wrong
-answers in `tests/checks_NN.py`. The learner's notebook prints ⬜, the solved one must print ✅; no later cell may need
-the answer.
+SOLUTION. One space after `STUB:` is dropped, further ones are kept, and there may be several such lines, for example
+`# STUB: answer = ...`. Marks may occur more than once in a cell. The checker lives in `sftlib/checks/nbNN.py`, its
+right and wrong answers in `tests/checks_NN.py`. The learner's notebook prints ⬜, the solved one must print ✅; no
+later cell may need the answer.
 
 ★★ and ★★★ exercises have no checker, so they are plain text; their discussion is a text cell tagged `solution`.
 
