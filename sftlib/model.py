@@ -94,7 +94,7 @@ def load_safely(path: Path) -> dict:
     try:
         return torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:
-        raise ValueError(f"{path} cannot be read as tensors (damaged, or not ours): copy it again or retrain") from error
+        raise ValueError(f"{path} cannot be read as tensors (damaged, or not ours): save it again") from error
 
 
 def _read_part(module: nn.Module, path: Path) -> dict[str, Tensor]:
