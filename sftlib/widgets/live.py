@@ -1,105 +1,15 @@
-"""Three widgets: a figure that is redrawn in place, an explorer of a pure function, a panel around a training run.
+"""The panel around a training run: Start, Stop, progress, live curves."""
 
-They hold no mathematics. None of them prints, uses pyplot or captures output: an error in a callback is shown in the
-widget, kept in ``.error`` and raised, so that a person, a test and pytest --nbval all see it.
-"""
-
-import html
-import io
+import contextlib
 import math
 import threading
 import time
-import traceback
 import weakref
 
-import IPython.display
 import ipywidgets as w
-from matplotlib.figure import Figure
 
 from sftlib.plotting import svg_curves
-
-RED = "var(--jp-error-color1, #c62828)"  # JupyterLab's own red, which follows its theme
-
-
-class FigureView(w.Image):
-    """A matplotlib figure in a widget: draw into ``.ax`` (or ``.axes``), then call ``.draw()``."""
-
-    def __init__(self, figsize=(6.0, 3.2), *, rows=1, columns=1, alt="figure"):
-        """figsize in inches; alt: what the figure shows, in words, for who cannot see it"""
-        self._grid = (rows, columns)
-        self.figure = Figure(figsize=figsize, dpi=100, layout="constrained")
-        width = f"{figsize[0] * self.figure.dpi:.0f}px"
-        super().__init__(format="png", tooltip=alt, layout=w.Layout(
-            width=width, max_width="100%", height="auto", align_self="flex-start", object_fit="contain"))  # fmt: skip
-        self.clear()
-
-    def clear(self):
-        """Empty axes; colour bars and legends of the former drawing are gone as well."""
-        self.figure.clear()
-        self.axes = tuple(self.figure.subplots(*self._grid, squeeze=False).flat)
-
-    @property
-    def ax(self):
-        """The first, mostly the only, axes."""
-        return self.axes[0]
-
-    def draw(self):
-        """Send the figure as it now is to the page."""
-        buffer = io.BytesIO()
-        self.figure.savefig(buffer, format="png", dpi=self.figure.dpi, metadata={"Software": None})
-        self.value = buffer.getvalue()
-
-    def still(self):
-        """The figure as an ordinary output: it is stored in the notebook, so it shows without a kernel."""
-        return IPython.display.Image(self.value)
-
-    def __repr__(self):
-        return "FigureView()"
-
-
-class Explorer(w.VBox):
-    """Controls above a figure: ``arrays = update(settings)``, then ``plot(ax, arrays)``, at every change of a control.
-
-    settings: name -> value of the control of that name. With several axes, ``plot`` receives the tuple of them.
-    """
-
-    def __init__(self, controls, update, plot, *, figsize=(6.0, 3.2), rows=1, columns=1, alt="figure"):
-        self.controls, self.update, self.plot, self.error = dict(controls), update, plot, None
-        self.view, self.message = FigureView(figsize, rows=rows, columns=columns, alt=alt), w.HTML()
-        for control in self.controls.values():
-            if getattr(control.style, "description_width", None) == "":
-                control.style.description_width = "9em"  # else a description is cut off after 80 pixels
-                control.layout.width = "32em"
-            control.observe(self._changed, "value")
-        super().__init__([*self.controls.values(), self.message, self.view])
-        self.redraw()
-
-    @property
-    def settings(self):
-        """name -> value, as the controls now stand"""
-        return {name: control.value for name, control in self.controls.items()}
-
-    def redraw(self):
-        """Compute and draw for the present settings; raises what ``update`` or ``plot`` raise, after showing it."""
-        try:
-            arrays = self.update(self.settings)
-            self.view.clear()
-            self.plot(self.view.ax if len(self.view.axes) == 1 else self.view.axes, arrays)
-            self.view.draw()
-        except Exception as error:
-            self.error, self.message.value = error, _error_text(error)
-            raise
-        self.error, self.message.value = None, ""
-
-    def still(self):
-        """The figure as an ordinary output, which shows without a kernel."""
-        return self.view.still()
-
-    def _changed(self, change):
-        self.redraw()
-
-    def __repr__(self):
-        return f"Explorer({', '.join(self.controls)})"
+from sftlib.widgets.figure import error_text
 
 
 class LiveRun(w.VBox):
@@ -185,18 +95,24 @@ class LiveRun(w.VBox):
         return self._stop
 
     def _work(self, stop):
-        end = "stopped"
         try:
             with LiveRun._turn:
-                self.error, self.message.value, self.bar.bar_style = None, "", ""
-                if not stop.is_set():
-                    self.status.value, self._log, self._began = "starting", _Log(), time.monotonic()
-                    self._follow(stop)
-                    end = "stopped" if stop.is_set() else "finished"
+                self._take_turn(stop)
+        except KeyboardInterrupt:  # interrupted while it waited for its turn
+            self._show_end("stopped", stop)
+
+    def _take_turn(self, stop):
+        end = "stopped"
+        try:
+            self.error, self.message.value, self.bar.bar_style = None, "", ""
+            if not stop.is_set():
+                self.status.value, self._log, self._began = "starting", _Log(), time.monotonic()
+                self._follow(stop)
+                end = "stopped" if stop.is_set() else "finished"
         except KeyboardInterrupt:  # the kernel was interrupted: the same as Stop
             stop.set()
-        except BaseException as error:  # noqa: B036 - whatever it is, wait() and run() raise it
-            end, self.error, self.message.value = "failed", error, _error_text(error)
+        except BaseException as error:  # whatever it is, wait() and run() raise it
+            end, self.error, self.message.value = "failed", error, error_text(error)
         finally:
             self._show_end(end, stop)
 
@@ -211,8 +127,8 @@ class LiveRun(w.VBox):
                 if stop.is_set():
                     break
         finally:  # at the end, at Stop and after an error alike
-            getattr(records, "close", lambda: None)()
-            self._draw()
+            with contextlib.closing(records) if hasattr(records, "close") else contextlib.nullcontext():
+                self._draw()
 
     def _draw(self):
         history, last = self._log.read(), self._log.last_step
@@ -293,12 +209,3 @@ def _status(history, last, elapsed_s):
 
 def _minutes(seconds):
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
-
-
-def _error_text(error):
-    """error -> red HTML with its message; the way through the code unfolds"""
-    where = "".join(traceback.format_exception(error, limit=-4))
-    return (
-        f'<div role="alert" style="color:{RED};line-height:1.4"><b>{type(error).__name__}: {html.escape(str(error))}</b>'
-        f"<details><summary>where</summary><pre>{html.escape(where)}</pre></details></div>"
-    )

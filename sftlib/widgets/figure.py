@@ -1,0 +1,102 @@
+"""A matplotlib figure that is redrawn in place, and an explorer of a pure function built on it."""
+
+import html
+import io
+import traceback
+
+import IPython.display
+import ipywidgets as w
+from matplotlib.figure import Figure
+
+RED = "var(--jp-error-color1, #c62828)"  # JupyterLab's own red, which follows its theme
+
+
+class FigureView(w.Image):
+    """A matplotlib figure in a widget: draw into ``.ax`` (or ``.axes``), then call ``.draw()``."""
+
+    def __init__(self, figsize=(6.0, 3.2), *, rows=1, columns=1, alt="figure"):
+        """figsize in inches; alt: what the figure shows, in words, for who cannot see it"""
+        self._grid = (rows, columns)
+        self.figure = Figure(figsize=figsize, dpi=100, layout="constrained")
+        width = f"{figsize[0] * self.figure.dpi:.0f}px"
+        super().__init__(format="png", tooltip=alt, layout=w.Layout(
+            width=width, max_width="100%", height="auto", align_self="flex-start", object_fit="contain"))  # fmt: skip
+        self.clear()
+
+    def clear(self):
+        """Empty axes; colour bars and legends of the former drawing are gone as well."""
+        self.figure.clear()
+        self.axes = tuple(self.figure.subplots(*self._grid, squeeze=False).flat)
+
+    @property
+    def ax(self):
+        """The first, mostly the only, axes."""
+        return self.axes[0]
+
+    def draw(self):
+        """Send the figure as it now is to the page."""
+        buffer = io.BytesIO()
+        self.figure.savefig(buffer, format="png", dpi=self.figure.dpi, metadata={"Software": None})
+        self.value = buffer.getvalue()
+
+    def still(self):
+        """The figure as an ordinary output: it is stored in the notebook, so it shows without a kernel."""
+        return IPython.display.Image(self.value)
+
+    def __repr__(self):
+        return "FigureView()"
+
+
+class Explorer(w.VBox):
+    """Controls above a figure: ``arrays = update(settings)``, then ``plot(ax, arrays)``, at every change of a control.
+
+    settings: name -> value of the control of that name. With several axes, ``plot`` receives the tuple of them.
+    """
+
+    def __init__(self, controls, update, plot, *, figsize=(6.0, 3.2), rows=1, columns=1, alt="figure"):
+        self.controls, self.update, self.plot, self.error = dict(controls), update, plot, None
+        self.view, self.message = FigureView(figsize, rows=rows, columns=columns, alt=alt), w.HTML()
+        for control in self.controls.values():
+            if getattr(control.style, "description_width", None) == "":
+                control.style.description_width = "9em"  # else a description is cut off after 80 pixels
+                control.layout.width = "32em"
+            control.observe(self._changed, "value")
+        super().__init__([*self.controls.values(), self.message, self.view])
+        self.redraw()
+
+    @property
+    def settings(self):
+        """name -> value, as the controls now stand"""
+        return {name: control.value for name, control in self.controls.items()}
+
+    def redraw(self):
+        """Compute and draw for the present settings; raises what ``update`` or ``plot`` raise, after showing it."""
+        try:
+            arrays = self.update(self.settings)
+            self.view.clear()
+            self.plot(self.view.ax if len(self.view.axes) == 1 else self.view.axes, arrays)
+            self.view.draw()
+        except Exception as error:
+            self.error, self.message.value = error, error_text(error)
+            raise
+        self.error, self.message.value = None, ""
+
+    def still(self):
+        """The figure as an ordinary output, which shows without a kernel."""
+        return self.view.still()
+
+    def _changed(self, change):
+        self.redraw()
+
+    def __repr__(self):
+        return f"Explorer({', '.join(self.controls)})"
+
+
+def error_text(error):
+    """error -> red HTML with its message; the way through the code unfolds"""
+    what = f"<b>{type(error).__name__}: {html.escape(str(error))}</b>"
+    where = html.escape("".join(traceback.format_exception(error, limit=-4)))
+    return (
+        f'<div role="alert" style="color:{RED};line-height:1.4">{what}'
+        f"<details><summary>where</summary><pre>{where}</pre></details></div>"
+    )
