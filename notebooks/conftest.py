@@ -1,4 +1,4 @@
-"""Make nbval see what it would miss: an exception that escapes in a thread or a task fails the cell that was running."""
+"""Make nbval see what it would miss: an exception that escapes in a thread or a task fails the running cell."""
 
 import pytest
 from nbval.plugin import IPyNbCell
