@@ -1,0 +1,238 @@
+"""Behind lab.py: a .venv that holds what pyproject.toml and constraints.txt say, whatever interrupted its making.
+
+.venv/lab-stamp.json says "installing" before the first change and "done" after the last. Between the two nothing
+in .venv can be trusted, so the next start makes it anew (what was downloaded is in the installer's cache).
+Standard library only; every Python from 3.6 must be able to import it.
+"""
+
+import hashlib
+import os
+import shutil
+import ssl
+import sys
+import time
+import urllib.error
+import urllib.request
+
+from lab_system import (
+    AGAIN,
+    Problem,
+    check_machine,
+    find_uv,
+    one_at_a_time,
+    output_of,
+    path,
+    probe,
+    read_json,
+    run,
+    say,
+    venv_python,
+    write_json,
+)
+
+WANTS = ["--constraint", "constraints.txt", "--editable", ".[lab,test]"]
+GB = 10**9
+LINUX = sys.platform.startswith("linux")  # the only system where PyTorch's ordinary builds bring CUDA
+
+
+def stamp():
+    return path(".venv", "lab-stamp.json")
+
+
+def inputs_key():
+    """A digest of everything that decides what is installed, whatever the line ends."""
+    key = hashlib.sha256(" ".join(WANTS).encode())
+    for name in ("pyproject.toml", "constraints.txt"):
+        with open(path(name), "rb") as file:
+            key.update(file.read().replace(b"\r\n", b"\n") + b"\0")
+    return key.hexdigest()
+
+
+def fault(old, found, want, retry):
+    """What makes .venv unusable as it is -> words, or "" when nothing does."""
+    if old.get("state") == "installing":
+        return "The last setup was interrupted; starting afresh."
+    if found is None or os.path.realpath(found["prefix"]) != os.path.realpath(path(".venv")):
+        return "The Python in .venv does not run any more (moved folder? upgraded Python?); making .venv anew."
+    if old and (found["missing"] or found["python"] != old.get("python")):
+        return f".venv is damaged ({', '.join(found['missing']) or 'other Python'}); making it anew."
+    if old and old.get("root") != path():
+        return "The course's folder has moved; making .venv anew."
+    if want["cpu_asked"] != old.get("cpu_asked", False) or (retry and want["cpu_asked"] and not old["cpu"]):
+        return f"Changing to PyTorch's {'CPU' if want['cpu_asked'] else 'ordinary'} builds; making .venv anew."
+    return ""
+
+
+def plan(cpu, retry=False):
+    """cpu True, False or None (as before) -> ("ready" | "update" | "build", what the stamp will say, why)."""
+    old = read_json(stamp())
+    want = {"state": "done", "key": inputs_key(), "root": path(), "cpu_asked": old.get("cpu_asked", False)}
+    want["cpu_asked"] = want["cpu_asked"] if cpu is None else cpu
+    if not os.path.lexists(path(".venv")):
+        return "build", want, "Setting up the course in .venv: needed once, takes some minutes."
+    why = fault(old, probe(venv_python()), want, retry)
+    if why:
+        return "build", want, why
+    if not old:
+        return "update", want, "There is a .venv that lab.py did not make; adding to it what the course needs."
+    if old.get("key") != want["key"]:
+        return "update", want, "pyproject.toml or constraints.txt have changed; bringing .venv up to date."
+    return "ready", want, ""
+
+
+def setup(cpu=None, retry=False, offline_ok=True):
+    """Make .venv what it should be; a fraction of a second when it is. retry: ask again for CPU builds not had."""
+    if cpu and not LINUX:
+        say("--cpu: PyTorch's ordinary builds for this system are CPU builds already.")
+        cpu = False
+    if plan(cpu, retry)[0] == "ready":
+        return
+    check_machine()
+    with one_at_a_time():
+        action, want, why = plan(cpu, retry)  # again: another setup may have done it while this one waited
+        if action == "ready":
+            return
+        say(why)
+        began = time.time()
+        build(want) if action == "build" else update(want, offline_ok)
+        say(f"Set up in {time.time() - began:.0f} s.")
+
+
+def build(want):
+    """Make .venv from nothing."""
+    if read_json(stamp()).get("state") == "done" and probe(venv_python()) and not online():
+        raise Offline("pypi.org cannot be reached from here, so .venv is left as it is. Run this again with a network.")
+    clear()
+    check_disk(want["cpu_asked"])
+    os.makedirs(path(".venv"), exist_ok=True)
+    write_json(stamp(), {"state": "installing"})
+    make_venv(find_uv())
+    finish(want, install(want["cpu_asked"]))
+
+
+def update(want, offline_ok):
+    """Bring .venv up to date in place. Without a network the one that works is kept, and still used."""
+    old = read_json(stamp())
+    write_json(stamp(), {"state": "installing"})
+    try:
+        finish(want, install(want["cpu_asked"] and old.get("cpu", False)))
+    except Offline as problem:  # installers download everything before they change anything
+        write_json(stamp(), old)
+        if not (offline_ok and old):
+            raise
+        say(f"{problem}\nGoing on with what is installed.")
+
+
+def clear():
+    """Empty .venv, and keep the folder: it may be a link to a larger disk."""
+    if os.path.lexists(path(".venv")) and not os.path.isdir(path(".venv")):
+        os.remove(path(".venv"))
+        return
+    names = os.listdir(path(".venv")) if os.path.isdir(path(".venv")) else []
+    # pyvenv.cfg first: without it a half-deleted .venv cannot pass for a whole one
+    for name in sorted(names, key=lambda n: n != "pyvenv.cfg"):
+        entry = path(".venv", name)
+        shutil.rmtree(entry) if os.path.isdir(entry) and not os.path.islink(entry) else os.remove(entry)
+
+
+def make_venv(uv):
+    """An environment with pip in it (for `%pip install` in a notebook)."""
+    base = getattr(sys, "_base_executable", None) or sys.executable  # not the Python of .venv itself
+    if uv and attempt([uv, "venv", "--quiet", "--seed", "--allow-existing", "--python", base, path(".venv")]):
+        return
+    if run([base, "-m", "venv", path(".venv")], path()) or not probe(venv_python()):
+        raise Problem(
+            f"{base} could not make the environment .venv. On Ubuntu and Debian: sudo apt install python3-venv. "
+            "Or install uv (https://docs.astral.sh/uv/), which needs nothing else. Then run the same command again."
+        )
+
+
+def install(cpu):
+    """Install WANTS with uv, or with pip if that fails -> whether PyTorch's CPU builds were taken."""
+    uv = find_uv() or uv_by_pip()
+    cpu = cpu and cpu_builds(uv)
+    backend = ["--torch-backend", "cpu"] if cpu else []
+    if uv and attempt([uv, "pip", "install", "--python", venv_python()] + backend + WANTS):
+        return cpu
+    say("Installing with pip, which takes longer.")
+    if attempt([venv_python(), "-m", "pip", "install"] + WANTS):
+        return False
+    raise Problem("The packages could not be installed; the installer's own message is above. " + AGAIN)
+
+
+def uv_by_pip():
+    say("Fetching uv, which installs faster than pip.")
+    if not attempt([venv_python(), "-m", "pip", "install", "--quiet", "uv"]):
+        return None
+    return os.path.join(os.path.dirname(venv_python()), "uv.exe" if os.name == "nt" else "uv")
+
+
+def cpu_builds(uv):
+    """Whether PyTorch's index of CPU builds can be reached; says so and checks the disk again if not."""
+    torch = [uv, "pip", "install", "--dry-run", "--no-deps", "--torch-backend", "cpu", "--reinstall", "torch"]
+    if (
+        uv
+        and output_of(torch + ["--python", venv_python()] + WANTS[:2], UV_HTTP_RETRIES="1", UV_HTTP_TIMEOUT="20")
+        is not None
+    ):
+        return True
+    say("--cpu: PyTorch's index of CPU builds (download.pytorch.org) cannot be reached; taking the ordinary builds.")
+    check_disk(False)
+    return False
+
+
+def finish(want, cpu):
+    found = probe(venv_python())
+    if found is None or found["missing"]:
+        raise Problem("The installation did not bring all it should have. Delete the folder .venv and run this again.")
+    write_json(stamp(), dict(want, cpu=cpu, python=found["python"]))
+
+
+# ---------------------------------------------------------------- what went wrong
+
+
+class Offline(Problem):
+    """The package index cannot be reached."""
+
+
+def free_bytes():
+    """The least room among the course's disk and the home folder's, where installers keep what they download."""
+    return min(shutil.disk_usage(folder).free for folder in (path(), os.path.expanduser("~")) if os.path.isdir(folder))
+
+
+def check_disk(cpu):
+    needed = 8 if LINUX and not cpu else 2
+    if free_bytes() < needed * GB:
+        raise Problem(
+            f"The disk is too full: the course needs about {needed} GB (only once, most of it for PyTorch), and "
+            f"{free_bytes() / GB:.1f} GB are free. Free some space, and run the same command again."
+            + (" Or take PyTorch's CPU builds, 2 GB: python lab.py setup --cpu" if needed == 8 else "")
+        )
+
+
+def online():
+    try:
+        urllib.request.urlopen("https://pypi.org/simple/uv/", timeout=10).close()
+    except urllib.error.HTTPError:
+        return True
+    except urllib.error.URLError as error:
+        return isinstance(
+            error.reason, ssl.SSLError
+        )  # it answers; that this Python lacks certificates is another matter
+    except OSError:
+        return False
+    return True
+
+
+def attempt(command):
+    """-> True when it succeeded. A full disk or no network is a Problem at once: no other installer would do better."""
+    if run(command, path()) == 0:
+        return True
+    if free_bytes() < GB:
+        raise Problem(f"The disk is full: {free_bytes() / GB:.1f} GB are left. Free some space (8 GB). " + AGAIN)
+    if not online():
+        raise Offline(
+            "The packages could not be downloaded: pypi.org cannot be reached from here. Check the network (behind a "
+            "proxy, set HTTPS_PROXY). " + AGAIN
+        )
+    return False
