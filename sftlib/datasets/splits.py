@@ -68,32 +68,41 @@ def stratified_split(
 ) -> list[Tensor]:
     """strata (N,) -> for each fraction its rows, ascending: a partition of 0 … N-1
 
-    Each stratum is cut by itself, so that every part has the same mixture. Rows with one number in
-    groups (N,) stay together; the fractions then count groups. A stratum gives each part whose fraction
-    is not 0 at least one group as far as it has enough.
+    Each stratum is cut by itself, so that every part has the same mixture; what rounding takes from a part in
+    one stratum it gets back in the next. Rows with one number in groups (N,) stay together; the fractions then
+    count groups. A stratum gives each part whose fraction is not 0 at least one group as far as it has enough.
     """
     check_fractions(fractions)
     groups = torch.arange(len(strata)) if groups is None else groups
     part_of_group = torch.full((int(groups.max()) + 1,), -1)  # also settles groups that span strata
+    owed = [0.0] * len(fractions)
     for stratum in strata.unique():  # ascending
         members = groups[strata == stratum].unique()
         members = members[part_of_group[members] < 0]
         order = members[torch.randperm(len(members), generator=generator)]
-        for part, chunk in enumerate(order.split(_sizes(len(order), fractions))):
+        due = [f * len(order) + o for f, o in zip(fractions, owed, strict=True)]
+        sizes = _whole_numbers(due, len(order))
+        owed = [d - size for d, size in zip(due, sizes, strict=True)]
+        for part, chunk in enumerate(order.split(_one_each(sizes, fractions))):
             part_of_group[chunk] = part
     return [(part_of_group[groups] == part).nonzero().flatten() for part in range(len(fractions))]
 
 
-def _sizes(n: int, fractions: Sequence[float]) -> list[int]:
-    """n things cut by fractions, in whole numbers that sum to n (largest remainder first)"""
-    sizes = [int(n * f + 1e-9) for f in fractions]
-    by_remainder = sorted(range(len(sizes)), key=lambda i: (sizes[i] - n * fractions[i], i))
-    for i in by_remainder[: n - sum(sizes)]:
-        sizes[i] += 1
+def _whole_numbers(due: Sequence[float], total: int) -> list[int]:
+    """due, which sums to total -> whole numbers that do: one after the other goes where most is still due"""
+    sizes = [0] * len(due)
+    for _ in range(total):
+        sizes[max(range(len(due)), key=lambda i: due[i] - sizes[i])] += 1
+    return sizes
+
+
+def _one_each(sizes: Sequence[int], fractions: Sequence[float]) -> list[int]:
+    """the same sum, where every part with a fraction has at least 1 if the largest can spare it"""
+    sizes = list(sizes)
     for i, f in enumerate(fractions):
-        richest = max(range(len(sizes)), key=sizes.__getitem__)
-        if f > 0 and sizes[i] == 0 and sizes[richest] > 1:
-            sizes[i], sizes[richest] = 1, sizes[richest] - 1
+        largest = max(range(len(sizes)), key=sizes.__getitem__)
+        if f > 0 and sizes[i] == 0 and sizes[largest] > 1:
+            sizes[i], sizes[largest] = 1, sizes[largest] - 1
     return sizes
 
 
