@@ -437,7 +437,7 @@ def test_nbval_passes_what_was_built_and_fails_what_was_tampered_with(built, tmp
     shutil.copy(NOTEBOOKS / "conftest.py", folder)
     shutil.copy(built / "97_tiny.ipynb", folder / "good.ipynb")
     tampered = nbformat.read(built / "solutions" / "97_tiny.ipynb", 4)
-    next(c for c in tampered.cells if "answer" in c.source).outputs[0].text = "✅ 97.sum\n"
+    next(c for c in tampered.cells if c.source.startswith("answer")).outputs[0].text = "✅ 97.sum\n"
     nbformat.write(tampered, folder / "tampered.ipynb")
     code = [notebooks.Cell("code", s) for s in ("import threading", "threading.Timer(0.1, lambda: 1 / 0).start()")]
     late = notebooks.skeleton(code)

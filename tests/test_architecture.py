@@ -1,0 +1,174 @@
+"""The shape of the code: who imports whom, sizes, docstrings, environment variables, and what no file may hold."""
+
+import ast
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MODULES = sorted((ROOT / "sftlib").rglob("*.py"))
+
+# What each module or package of sftlib may import from sftlib: DESIGN's table, and the modules split off training
+EDGES = {
+    "runtime": set(),
+    "metrics": set(),
+    "losses": set(),
+    "schedules": set(),
+    "adaptation": set(),
+    "datasets": {"runtime"},
+    "backbones": set(),
+    "model": {"backbones"},
+    "features": {"model", "metrics"},
+    "selection": {"features"},
+    "doctor": {"model", "adaptation"},
+    "guards": {"adaptation"},
+    "checkpoints": {"model", "runtime"},
+    "training": {"model", "adaptation", "metrics", "runtime", "doctor", "guards", "checkpoints"},
+    "plotting": set(),
+    "widgets": {"plotting", "training"},
+    "checks": {"losses", "adaptation", "metrics"},
+}
+MOST_LINES, MOST_LINES_OF_A_FUNCTION = 300, 40
+
+
+def imported(tree):
+    """syntax tree -> (first-level modules of sftlib that it imports, whether it imports a star)"""
+    names, star = set(), False
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            star |= any(alias.name == "*" for alias in node.names)
+            assert not node.level, "imports name their module in full"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {n.split(".")[1] for n in names if n.startswith("sftlib.")}, star
+
+
+def faults(source, owner):
+    """Python source, first-level module that holds it -> sentences on what breaks the rules."""
+    tree = ast.parse(source)
+    names, star = imported(tree)
+    yield from (f"{owner} may not import {name}" for name in sorted(names - EDGES[owner] - {owner}))
+    if star:
+        yield "import *"
+    if (lines := source.count("\n")) > MOST_LINES:
+        yield f"{lines} lines"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Global):
+            yield f"line {node.lineno}: global"
+        if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno >= MOST_LINES_OF_A_FUNCTION:
+            yield f"{node.name} has {node.end_lineno - node.lineno + 1} lines"
+        if reads_environment(node) and owner != "runtime":
+            yield f"line {node.lineno}: only runtime reads environment variables"
+    for node in tree.body:
+        public = isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
+        if public and not ast.get_docstring(node):
+            yield f"{node.name} has no docstring"
+
+
+def reads_environment(node):
+    """Does this node of a syntax tree name os.environ or os.getenv?"""
+    if isinstance(node, ast.ImportFrom):
+        return node.module == "os" and any(a.name in ("environ", "getenv") for a in node.names)
+    return isinstance(node, ast.Attribute) and node.attr in ("environ", "environb", "getenv")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_module_keeps_the_rules(path):
+    inside = path.relative_to(ROOT / "sftlib")
+    source = path.read_text(encoding="utf-8")
+    if inside.parts == ("__init__.py",):
+        assert not ast.parse(source).body[1:], "sftlib itself re-exports nothing"
+        return
+    assert list(faults(source, inside.parts[0].removesuffix(".py"))) == []
+
+
+@pytest.mark.parametrize(
+    "source, words",
+    [
+        ("from sftlib.model import Model", "losses may not import model"),
+        ("import sftlib.training", "losses may not import training"),
+        ("from sftlib import metrics", "losses may not import metrics"),
+        ("def _f():\n    from sftlib.runtime import device", "losses may not import runtime"),
+        ("from math import *", "import *"),
+        ("def _f():\n    global x\n    x = 3", "line 2: global"),
+        ("x = 2\n" * 301, "301 lines"),
+        ("def _f():\n" + "    x = 2\n" * 40, "_f has 41 lines"),
+        ("import os\nx = os.environ['HOME']", "line 2: only runtime"),
+        ("import os\nx = os.getenv('HOME')", "line 2: only runtime"),
+        ("from os import environ", "line 1: only runtime"),
+        ("def f():\n    return 3", "f has no docstring"),
+        ("class C:\n    x = 3", "C has no docstring"),
+    ],
+)
+def test_a_broken_rule_is_seen(source, words):
+    assert any(words in fault for fault in faults(source, "losses"))
+
+
+def test_what_is_allowed_is_not_a_fault():
+    source = "from sftlib.losses import center\nfrom sftlib.adaptation import freeze\nimport torch\n"
+    source += "def f():\n    '''z (N, D)'''\n" + "    x = 2\n" * 38
+    assert list(faults(source, "checks")) == []
+
+
+def test_imports_have_no_cycle():
+    order = list(EDGES)
+    assert all(order.index(name) < order.index(module) for module, names in EDGES.items() for name in names)
+
+
+# ------------------------------------------------------------------------------------------- what no file may hold
+
+# In pieces, so that this file does not hold them
+HOSTS = [
+    "py" + "pi.org",
+    "python" + "hosted.org",
+    "npm" + "js.org",
+    "down" + "load.pytorch.org/whl",
+    "ana" + "conda.org",
+]
+MACHINE = re.compile(
+    r"(?<![\w.~-])/(?:" + "|".join(["wo" + "rk", "ro" + "ot", "tm" + "p", "ho" + "me", "Us" + "ers"]) + r")/\w"
+    r"|[A-Z]:\\+Users\\+\w|/site-" + r"packages/|/index/" + r"simple\b"
+)
+PICTURE = re.compile(r'"image/[a-z+]+": "[^"]*"')
+
+
+def tracked():
+    """The text files under version control; of a copy without git, those of the project's own folders."""
+    if shutil.which("git") and (ROOT / ".git").exists():
+        listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, encoding="utf-8")
+        paths = [ROOT / name for name in listed.stdout.split("\0") if name]
+    else:
+        folders = ("sftlib", "tests", "tools", "notebooks", "benchmarks", "data")
+        paths = [
+            p for f in folders for p in (ROOT / f).rglob("*") if "cache" not in p.parts and "__pycache__" not in p.parts
+        ]
+    for path in paths:
+        if path.is_file() and b"\0" not in (content := path.read_bytes()):
+            yield path, PICTURE.sub("", content.decode("utf-8"))
+
+
+def forbidden(text):
+    """text -> host names of registries and paths of a machine in it."""
+    return [host for host in HOSTS if host in text] + [m[0] for m in MACHINE.finditer(text)]
+
+
+def test_no_file_names_a_machine_or_a_registry():
+    found = {str(path.relative_to(ROOT)): what for path, text in tracked() if (what := forbidden(text))}
+    assert found == {}
+
+
+def test_machine_paths_and_registries_are_recognised():
+    for text in (
+        "see /ho" + "me/ann/x",
+        "'/tm" + "p/a.png'",
+        "https://py" + "pi.org/x",
+        "C:\\Us" + "ers\\ann",
+        "/wo" + "rk/a",
+    ):
+        assert forbidden(text), text
+    for text in ("https://example.org/wo" + "rk/a", "frame/wo" + "rk/x", "notebooks/src", "the /tm" + "p folder"):
+        assert not forbidden(text), text
