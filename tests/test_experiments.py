@@ -1,0 +1,121 @@
+"""Experiments resume where they stopped, and a row can be computed again."""
+
+import csv
+
+import pytest
+
+from tools import experiments
+
+FAKE = '''"""A tiny experiment."""
+SEEDS = range(3)
+CALLS = []
+
+def settings():
+    return [{"rate": 0.5, "kind": "a, b"}, {"rate": 0.25, "kind": "plain"}]
+
+def run(setting, seed):
+    CALLS.append((setting["rate"], seed))
+    STOP
+    return {"loss": setting["rate"] * (seed + 2)}
+'''
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Where the fake experiment is and where its results go."""
+    (tmp_path / "tools").mkdir()
+    (tmp_path / "tools" / "experiment_fake.py").write_text(FAKE.replace("STOP", ""), encoding="utf-8")
+    return {"tools": tmp_path / "tools", "results": tmp_path / "results"}
+
+
+def rows(folders):
+    with open(folders["results"] / "fake.csv", encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_seed_of_every_setting_becomes_a_row(folders, capsys):
+    assert experiments.main(["fake"], **folders) == 0
+    found = [(r["seed"], r["rate"], r["kind"], float(r["loss"])) for r in rows(folders)]
+    assert found == [(str(s), str(r), k, r * (s + 2)) for s in range(3) for r, k in ((0.5, "a, b"), (0.25, "plain"))]
+    assert list(rows(folders)[0]) == ["seed", "rate", "kind", "loss", "seconds", "code", "machine"]
+    assert all(len(r["code"]) == 12 and "cores" in r["machine"] for r in rows(folders))
+
+
+def test_rows_already_there_are_not_run_again(folders, capsys):
+    assert experiments.run("fake", **folders, limit=2) == 2
+    before = (folders["results"] / "fake.csv").read_bytes()
+    assert experiments.run("fake", **folders) == 4
+    assert experiments.run("fake", **folders) == 0
+    assert experiments.run("fake", **folders, seeds=5) == 4
+    assert (folders["results"] / "fake.csv").read_bytes().startswith(before)
+    assert [r["seed"] for r in rows(folders)] == list("0011223344")
+
+
+def test_an_interrupted_run_keeps_its_rows_and_goes_on(folders, capsys):
+    path = folders["tools"] / "experiment_fake.py"
+    path.write_text(FAKE.replace("STOP", "if len(CALLS) == 4: raise KeyboardInterrupt"), encoding="utf-8")
+    assert experiments.main(["fake"], **folders) == 130
+    assert len(rows(folders)) == 3 and "goes on from here" in capsys.readouterr().out
+    path.write_text(FAKE.replace("STOP", ""), encoding="utf-8")
+    assert experiments.main(["fake"], **folders) == 0
+    assert [r["seed"] for r in rows(folders)] == list("001122")
+    assert "made by other code" in capsys.readouterr().out
+
+
+def test_a_line_cut_off_by_a_crash_is_run_again(folders, capsys):
+    experiments.run("fake", **folders)
+    path = folders["results"] / "fake.csv"
+    whole = path.read_text(encoding="utf-8")
+    path.write_text(whole[:-9], encoding="utf-8")
+    assert experiments.run("fake", **folders) == 1
+    stable = ("seed", "rate", "kind", "loss")
+    assert [[r[k] for k in stable] for r in rows(folders)] == [
+        [r[k] for k in stable] for r in csv.DictReader(whole.splitlines())
+    ]
+
+
+def test_a_header_cut_off_by_a_crash_is_written_again(folders, capsys):
+    folders["results"].mkdir()
+    (folders["results"] / "fake.csv").write_text("seed,ra", encoding="utf-8")
+    assert experiments.run("fake", **folders, limit=1) == 1
+    assert rows(folders)[0]["loss"] == "1.0"
+
+
+def test_a_stored_row_can_be_computed_again(folders, capsys):
+    experiments.run("fake", **folders)
+    stored, new = experiments.recompute("fake", 3, **folders)
+    assert new == {"loss": 0.75} and stored == {"loss": "0.75"}
+
+
+def test_a_changed_experiment_does_not_mix_with_old_rows(folders, capsys):
+    experiments.run("fake", **folders)
+    path = folders["tools"] / "experiment_fake.py"
+    path.write_text(FAKE.replace("STOP", "").replace('"kind"', '"sort"'), encoding="utf-8")
+    assert experiments.main(["fake"], **folders) == 1
+    assert "the experiment has changed" in capsys.readouterr().out
+    path.write_text(FAKE.replace("STOP", "").replace('"loss"', '"error"'), encoding="utf-8")
+    assert experiments.main(["fake", "--seeds", "5"], **folders) == 1
+    assert "rename the old file" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("old, new", [('"rate": 0.5, ', ""), ('"kind"', '"seed"'), ('"loss":', '"rate":')])
+def test_columns_that_clash_are_refused(folders, old, new, capsys):
+    (folders["tools"] / "experiment_fake.py").write_text(FAKE.replace("STOP", "").replace(old, new), encoding="utf-8")
+    assert experiments.main(["fake"], **folders) == 1
+
+
+def test_the_list_shows_what_is_done(folders, capsys):
+    experiments.run("fake", **folders, limit=2)
+    capsys.readouterr()
+    assert experiments.main(["--list"], **folders) == 0
+    assert capsys.readouterr().out == "fake: 2 of 6 rows. A tiny experiment.\n"
+    assert experiments.main(["other"], **folders) == 1
+    assert "expected one of: fake" in capsys.readouterr().out
+
+
+def test_code_version_changes_with_the_experiment_and_only_then(folders):
+    version = experiments.code_version(experiments.load("fake", folders["tools"]))
+    assert version == experiments.code_version(experiments.load("fake", folders["tools"]))
+    path = folders["tools"] / "experiment_fake.py"
+    path.write_text(path.read_text(encoding="utf-8") + "x = 3\n", encoding="utf-8")
+    assert version != experiments.code_version(experiments.load("fake", folders["tools"]))

@@ -1,0 +1,204 @@
+"""Run a longer experiment, seeds x settings, and write one row each to data/results/NAME.csv.
+
+    python tools/experiments.py NAME              run what is missing; safe to interrupt, goes on where it stopped
+    python tools/experiments.py NAME --limit 3    at most three rows
+    python tools/experiments.py NAME --seeds 5    seeds 0 to 4 instead of the module's own
+    python tools/experiments.py --list            the experiments, and how much of each is done
+
+How to add one: a module `tools/experiment_NAME.py` with a docstring (its first line is what --list shows) and
+
+    SEEDS = range(5)
+
+    def settings() -> list[dict]:
+        '''What is compared: one dict of plain values each, all with the same keys.'''
+
+    def run(setting: dict, seed: int) -> dict:
+        '''One row: a dict of results, with the same keys each time. Seeds everything itself.'''
+
+A row holds the seed, the setting, the results, the seconds it took, a hash of the code that made it (sftlib and the
+module) and the machine. A notebook reads the file, runs one seed live, and a test recomputes one row with `recompute`.
+"""
+
+import argparse
+import csv
+import hashlib
+import importlib.util
+import io
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+
+from tqdm import tqdm
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "data" / "results"
+TOOLS = ROOT / "tools"
+ABOUT = ("seconds", "code", "machine")  # columns after seed, setting and results
+
+
+def load(name, tools=TOOLS):
+    """name of an experiment -> its module"""
+    path = tools / f"experiment_{name}.py"
+    if not path.exists():
+        there = ", ".join(names(tools)) or "none yet"
+        raise ValueError(f"got experiment {name!r}; expected one of: {there}. A new one is a module tools/{path.name}")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def names(tools=TOOLS):
+    """The experiments there are."""
+    return sorted(p.stem.removeprefix("experiment_") for p in tools.glob("experiment_*.py"))
+
+
+def jobs(module, seeds=None):
+    """experiment -> [(setting, seed)], all settings of one seed before the next, so that half a run is a fair one"""
+    settings = module.settings()
+    if len({tuple(s) for s in settings}) != 1:
+        raise ValueError("got settings with different keys, or none; expected the same keys in all, in one order")
+    taken = [key for key in settings[0] if key in ("seed", *ABOUT)]
+    if taken:
+        raise ValueError(f"got a setting called {taken[0]!r}; that column is the runner's: rename it")
+    return [(setting, seed) for seed in (module.SEEDS if seeds is None else range(seeds)) for setting in settings]
+
+
+def key(setting, seed):
+    """What tells rows apart, as text, since a CSV holds text only."""
+    return (str(seed), *(str(value) for value in setting.values()))
+
+
+def read(path):
+    """path of a CSV -> list of rows as dicts of text; a last line cut off by a crash does not count"""
+    if not path.exists():
+        return []
+    whole = path.read_text(encoding="utf-8").rpartition("\n")[0]
+    return list(csv.DictReader(io.StringIO(whole)))
+
+
+def done(path, setting_keys):
+    """path of a CSV, names of the setting's columns -> keys of the rows that it holds"""
+    rows = read(path)
+    if rows and list(rows[0])[: 1 + len(setting_keys)] != ["seed", *setting_keys]:
+        raise ValueError(
+            f"{path.name} has the columns {list(rows[0])}, the settings have {list(setting_keys)}: "
+            "the experiment has changed; delete or rename the old file"
+        )
+    return {tuple(row[k] for k in ("seed", *setting_keys)) for row in rows}
+
+
+def append(path, row):
+    """Add a row (dict) in one write that reaches the disk; mend a last line that a crash cut off."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = read(path)
+    if rows and list(rows[0]) != list(row):
+        raise ValueError(f"{path.name} has the columns {list(rows[0])}, this row has {list(row)}: rename the old file")
+    if path.exists():
+        content = path.read_bytes()
+        os.truncate(path, content.rfind(b"\n") + 1)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(row), lineterminator="\n")
+    if not rows and not (path.exists() and path.stat().st_size):
+        writer.writeheader()
+    writer.writerow(row)
+    with open(path, "ab", buffering=0) as file:
+        file.write(text.getvalue().encode())
+        os.fsync(file.fileno())
+
+
+def code_version(module):
+    """Hash of sftlib's sources and of the experiment: the same code gives the same text, committed or not."""
+    digest = hashlib.sha256()
+    for path in [*sorted((ROOT / "sftlib").rglob("*.py")), Path(module.__file__)]:
+        digest.update(path.name.encode() + path.read_bytes().replace(b"\r\n", b"\n"))
+    return digest.hexdigest()[:12]
+
+
+def machine():
+    """Processor, cores and, where torch has been used, its version and GPU; no host name."""
+    about, cpuinfo = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        models = [x for x in cpuinfo.read_text(encoding="utf-8").splitlines() if x.startswith("model name")]
+        about = models[0].partition(":")[2].strip() if models else about
+    torch = sys.modules.get("torch")
+    extra = f"; {torch.get_num_threads()} threads; torch {torch.__version__}" if torch else ""
+    gpu = f"; {torch.cuda.get_device_name(0)}" if torch and torch.cuda.is_available() else ""
+    return f"{about}; {os.cpu_count()} cores{extra}{gpu}"
+
+
+def one_row(module, setting, seed):
+    """Run one job -> its row"""
+    started = time.perf_counter()
+    result = module.run(dict(setting), seed)
+    if both := [k for k in result if k in ("seed", *setting, *ABOUT)]:
+        raise ValueError(f"run returned {both[0]!r}, which is already a column: rename it")
+    seconds = f"{time.perf_counter() - started:.1f}"
+    about = dict(zip(ABOUT, (seconds, code_version(module), machine()), strict=True))
+    return {"seed": seed, **setting, **result, **about}
+
+
+def run(name, *, tools=TOOLS, results=RESULTS, seeds=None, limit=None):
+    """Run what is missing of an experiment; -> how many rows were added."""
+    module, path = load(name, tools), results / f"{name}.csv"
+    todo = jobs(module, seeds)
+    there = done(path, todo[0][0].keys())
+    missing = [(setting, seed) for setting, seed in todo if key(setting, seed) not in there][:limit]
+    version = code_version(module)
+    if old := sum(row["code"] != version for row in read(path)):
+        print(f"{old} rows of {path.name} were made by other code; delete them to have them made again")
+    print(f"{name}: {len(todo) - len(missing)} of {len(todo)} rows are kept or left for later, {len(missing)} to run")
+    for setting, seed in (bar := tqdm(missing, unit="row", smoothing=0.1, dynamic_ncols=True)):
+        bar.set_postfix_str(f"seed {seed}, " + ", ".join(f"{k} {v}" for k, v in setting.items()))
+        append(path, one_row(module, setting, seed))
+    return len(missing)
+
+
+def recompute(name, index=0, *, tools=TOOLS, results=RESULTS):
+    """Run row `index` of the stored results again -> (stored results as text, new results)"""
+    module, row = load(name, tools), read(results / f"{name}.csv")[index]
+    setting, seed = next(
+        (setting, seed)
+        for setting, seed in jobs(module, int(row["seed"]) + 1)
+        if key(setting, seed) == tuple(row[k] for k in ("seed", *setting))
+    )
+    new = module.run(dict(setting), seed)
+    return {k: row[k] for k in new}, new
+
+
+def print_list(tools=TOOLS, results=RESULTS):
+    """Print each experiment with what is done of it."""
+    for name in names(tools):
+        module = load(name, tools)
+        todo = jobs(module)
+        there = done(results / f"{name}.csv", todo[0][0].keys())
+        count = sum(key(setting, seed) in there for setting, seed in todo)
+        print(f"{name}: {count} of {len(todo)} rows. {(module.__doc__ or '').strip().splitlines()[0]}")
+
+
+def main(argv=None, tools=TOOLS, results=RESULTS):
+    """Command line; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("name", nargs="?")
+    parser.add_argument("--seeds", type=int, metavar="S", help="seeds 0 to S - 1 instead of the module's own")
+    parser.add_argument("--limit", type=int, metavar="N", help="run at most N rows now")
+    parser.add_argument("--list", action="store_true", help="show the experiments")
+    args = parser.parse_args(argv)
+    try:
+        if args.list or not args.name:
+            print_list(tools, results)
+        else:
+            run(args.name, tools=tools, results=results, seeds=args.seeds, limit=args.limit)
+    except ValueError as error:
+        print(error)
+        return 1
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from here")
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
