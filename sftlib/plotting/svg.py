@@ -89,10 +89,11 @@ def _axes(box, xlabel):
         f'<text x="{box.left - 6}" y="{box.y(t) + 4:.1f}" text-anchor="end" {TEXT}>{t:.4g}</text>'
         for t in box.ticks
     )
+    last = f"{box.x_high:g}" if box.x_high > box.x_low else ""
     below, middle = box.bottom + 14, (box.left + box.right) / 2
     return (
         f'{rows}<text x="{box.left}" y="{below}" {TEXT}>{box.x_low:g}</text>'
-        f'<text x="{box.right}" y="{below}" text-anchor="end" {TEXT}>{box.x_high:g}</text>'
+        f'<text x="{box.right}" y="{below}" text-anchor="end" {TEXT}>{last}</text>'
         f'<text x="{middle}" y="{below + 12}" text-anchor="middle" {TEXT}>{html.escape(xlabel)}</text>'
     )
 

@@ -14,13 +14,13 @@ RED = "var(--jp-error-color1, #c62828)"  # JupyterLab's own red, which follows i
 class FigureView(w.Image):
     """A matplotlib figure in a widget: draw into ``.ax`` (or ``.axes``), then call ``.draw()``."""
 
-    def __init__(self, figsize=(6.0, 3.2), *, rows=1, columns=1, alt="figure"):
-        """figsize in inches; alt: what the figure shows, in words, for who cannot see it"""
+    def __init__(self, figsize=(6.0, 3.2), *, rows=1, columns=1):
         self._grid = (rows, columns)
-        self.figure = Figure(figsize=figsize, dpi=100, layout="constrained")
-        width = f"{figsize[0] * self.figure.dpi:.0f}px"
-        super().__init__(format="png", tooltip=alt, layout=w.Layout(
-            width=width, max_width="100%", height="auto", align_self="flex-start", object_fit="contain"))  # fmt: skip
+        self.figure = Figure(figsize=figsize, dpi=100, layout="constrained")  # figsize in inches
+        # No tooltip (a text for who cannot see the picture): a view of ipywidgets 8.1's Image fails to start with one.
+        width = f"{figsize[0] * self.figure.dpi:.0f}px"  # else it is stretched over the page
+        layout = w.Layout(width=width, max_width="100%", height="auto", align_self="flex-start")
+        super().__init__(format="png", layout=layout)
         self.clear()
 
     def clear(self):
@@ -53,13 +53,13 @@ class Explorer(w.VBox):
     settings: name -> value of the control of that name. With several axes, ``plot`` receives the tuple of them.
     """
 
-    def __init__(self, controls, update, plot, *, figsize=(6.0, 3.2), rows=1, columns=1, alt="figure"):
+    def __init__(self, controls, update, plot, *, figsize=(6.0, 3.2), rows=1, columns=1):
         self.controls, self.update, self.plot, self.error = dict(controls), update, plot, None
-        self.view, self.message = FigureView(figsize, rows=rows, columns=columns, alt=alt), w.HTML()
+        self.view, self.message = FigureView(figsize, rows=rows, columns=columns), w.HTML()
         for control in self.controls.values():
             if getattr(control.style, "description_width", None) == "":
-                control.style.description_width = "9em"  # else a description is cut off after 80 pixels
-                control.layout.width = "32em"
+                control.style.description_width = "12em"  # else a description is cut off after 80 pixels
+                control.layout.width = "36em"
             control.observe(self._changed, "value")
         super().__init__([*self.controls.values(), self.message, self.view])
         self.redraw()

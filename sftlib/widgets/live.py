@@ -134,23 +134,26 @@ class LiveRun(w.VBox):
         history, last = self._log.read(), self._log.last_step
         if last is not None:
             self.bar.max, self.bar.value = last.steps, last.step
-            self.status.value = _status(history, last, time.monotonic() - self._began)
+            self.status.value = f"{_status(history, last)} · {_minutes(self._left_s(last))} left"
         loss = {"_each step": (history["step"], history["loss"]), "smoothed": (history["step"], self._log.smooth)}
         accuracy = {
             name: (history["epochs"], history[key])
             for name, key in (("train", "train_accuracy"), ("validation", "val_accuracy"))
             if any(map(math.isfinite, history[key]))
         }
-        plots = svg_curves("loss (nats per example)", loss, xlabel="step")
+        plots = svg_curves("loss (nats per example)", loss, xlabel="step (pale: each step by itself)")
         plots += svg_curves("accuracy", accuracy, xlabel="epoch")
         self.curves.value = f'<div style="display:flex;flex-wrap:wrap;gap:16px">{plots}</div>'
+
+    def _left_s(self, last):
+        return (time.monotonic() - self._began) / last.step * (last.steps - last.step)
 
     def _show_end(self, end, stop):
         if stop is not self._stop:
             return  # this panel was started again meanwhile: the buttons and the status belong to the new run
         self.bar.bar_style = {"finished": "success", "stopped": "warning", "failed": "danger"}[end]
-        progress = self.status.value.partition(" · ")
-        self.status.value = f"{end} · {self.status.value}" if progress[0].startswith("step") else end
+        last, took = self._log.last_step, _minutes(time.monotonic() - self._began)
+        self.status.value = end if last is None else f"{end} · {_status(self.history, last)} · {took} in all"
         self.start_button.disabled, self.stop_button.disabled = False, True
 
     def __repr__(self):
@@ -198,12 +201,10 @@ class _Log:
         self.smooth.append(self._average / (1 - keep ** (len(self.smooth) + 1)))
 
 
-def _status(history, last, elapsed_s):
-    left_s = elapsed_s / last.step * (last.steps - last.step)
-    clock = f"{_minutes(left_s)} left" if last.step < last.steps else f"{_minutes(elapsed_s)} in all"
+def _status(history, last):
     return (
         f"step {last.step}/{last.steps} · epoch {last.epoch} · loss {history['loss'][-1]:.4f} · lr {last.lr:.1e} · "
-        f"{last.images_per_s:.0f} images/s · {clock}"
+        f"{last.images_per_s:.0f} images/s"
     )
 
 
