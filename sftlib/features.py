@@ -1,0 +1,161 @@
+"""Features z = f(x) computed once and kept: what can be learned and measured on them without running f again."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.optimize import minimize
+from scipy.special import log_softmax
+from torch import Tensor, nn
+
+from sftlib.model import LinearHead
+
+CONSTANT = 1e-6  # a feature that varies by less than this share of its size is rounding noise
+BIAS_L2 = 1e-6  # keeps the bias of a class without examples finite; too small to be seen in any other
+
+
+def extract(
+    backbone: nn.Module,
+    loader: Iterable[tuple[Tensor, Tensor]],
+    *,
+    stage: str | None = None,
+    precision=None,
+) -> tuple[Tensor, Tensor]:
+    """batches of (x (N, …), y (N,)) -> (features (N, D), labels (N,)), float32 and integer on the CPU
+
+    stage: features are the maps that leave this stage of a `Backbone` ((N, C, H, W), large) instead of z.
+    precision: a `sftlib.runtime.Precision`; None is float32. f runs in eval mode, and each of its modules
+    returns to the mode it was in.
+    """
+    f = backbone if stage is None else partial(backbone.lower, stage=stage)
+    device = next((p.device for p in backbone.parameters()), torch.device("cpu"))
+    with _eval_mode(backbone), torch.inference_mode():
+        batches = [(_features(f, x.to(device), precision), y.cpu()) for x, y in loader]
+    if not batches:
+        raise ValueError("got a loader without a single batch; expected (x, y) pairs: is the split empty?")
+    features, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    return features, labels  # joined outside inference mode, so they may enter autograd
+
+
+def linear_probe(features: Tensor, labels: Tensor, *, num_classes: int | None = None, l2: float = 1e-3) -> LinearHead:
+    """features (N, D), labels (N,) -> head with weight (K, D), bias (K,): multinomial logistic regression
+
+    The only minimum of  mean_i [ −log softmax(W x_i + b)_{y_i} ] + l2/2 · ||W||² + 1e-6/2 · ||b||²  where
+    x = (z − mean) / deviation are the features standardised over the N rows, by L-BFGS in float64.
+    The standardisation is folded into the head that is returned, which takes raw features z. Up to the last term this
+    is scikit-learn's LogisticRegression(C=1 / (l2 · N)) for K > 2 (two classes share one vector there: C doubled).
+    """
+    z, y, K = _checked(features, labels, num_classes)
+    if not l2 > 0:
+        raise ValueError(f"got l2={l2}; expected a positive number: without it separable classes have no minimum")
+    if len(y.unique()) < 2:
+        raise ValueError(f"all {len(y)} labels are class {int(y[0])}; expected at least two classes to tell apart")
+    mean, scale = _standardisation(z)
+    W, b = _logistic_regression(((z - mean) / scale).numpy(), y.numpy(), K, l2)
+    head = LinearHead(z.shape[1], K)
+    with torch.no_grad():
+        head.weight.copy_(torch.from_numpy(W) / scale)
+        # With the weight as rounded to float32, so that its rounding cannot be multiplied by a large mean.
+        head.bias.copy_(torch.from_numpy(b) - head.weight.double() @ mean)
+    return head
+
+
+def knn_accuracy(features: Tensor, labels: Tensor, *, k: int) -> float:
+    """features (N, D), labels (N,) -> accuracy in [0, 1] of the k nearest others by cosine similarity
+
+    Leave-one-out: no row votes for itself. A tied vote goes to the class of the nearest neighbour if it is among the
+    tied, else to the lowest class.
+    """
+    z, y, K = _checked(features, labels, None)
+    if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k < len(y):
+        raise ValueError(f"got k={k}; expected a whole number from 1 to {len(y) - 1}, one less than the rows")
+    z = F.normalize(z, dim=1)
+    correct = 0
+    for rows in torch.arange(len(y)).split(1024):  # a block of similarities at a time
+        similarity = z[rows] @ z.T  # (n, N)
+        similarity[torch.arange(len(rows)), rows] = -torch.inf
+        votes = F.one_hot(y[similarity.topk(k, dim=1).indices], K).double()  # (n, k, K), nearest first
+        winner = (votes.sum(1) + 0.5 * votes[:, 0]).argmax(1)
+        correct += int((winner == y[rows]).sum())
+    return correct / len(y)
+
+
+def pca(features: Tensor, d: int) -> Tensor:
+    """features (N, D) -> (N, d): coordinates along the d directions of largest variance, centred
+
+    The sign of a direction is free; here the coordinate of largest size is positive.
+    """
+    z = features.detach().cpu().double()
+    if z.ndim != 2 or not 1 <= d <= min(z.shape):
+        raise ValueError(f"got d={d} for features {tuple(z.shape)}; expected (N, D) and d from 1 to min(N, D)")
+    z = z - z.mean(0)
+    if z.shape[1] > z.shape[0]:  # z = U S Vᵀ, and z zᵀ = U S² Uᵀ (N, N) is the smaller problem
+        squares, U = torch.linalg.eigh(z @ z.T)
+        scores = (U * squares.clamp_min(0).sqrt()).flip(1)[:, :d]
+    else:  # zᵀ z = V S² Vᵀ (D, D), and z V = U S
+        scores = z @ torch.linalg.eigh(z.T @ z).eigenvectors.flip(1)[:, :d]
+    largest = scores.gather(0, scores.abs().argmax(0, keepdim=True))
+    return (scores * torch.where(largest < 0, -1.0, 1.0)).float()
+
+
+def _features(f: Callable[[Tensor], Tensor], x: Tensor, precision) -> Tensor:
+    if precision is None:
+        return f(x).float().cpu()
+    with precision.autocast(x.device.type):
+        h = f(precision.place(x))
+    return h.float().cpu().contiguous()
+
+
+@contextmanager
+def _eval_mode(module: nn.Module) -> Iterator[None]:
+    modes = [(m, m.training) for m in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for m, mode in modes:
+            m.training = mode
+
+
+def _checked(features: Tensor, labels: Tensor, num_classes: int | None) -> tuple[Tensor, Tensor, int]:
+    """(z float64 (N, D), y int64 (N,), K) on the CPU"""
+    if features.ndim != 2 or labels.shape != features.shape[:1] or len(labels) == 0:
+        raise ValueError(
+            f"got features {tuple(features.shape)} and labels {tuple(labels.shape)}; expected (N, D) and (N,) "
+            "with N at least 1: maps (N, C, H, W) are pooled or flattened first"
+        )
+    if labels.is_floating_point() or labels.is_complex():
+        raise ValueError(f"got labels of {labels.dtype}; expected integers, one class index a row")
+    z, y = features.detach().cpu().double(), labels.cpu().long()
+    if not z.isfinite().all():
+        raise ValueError("some features are NaN or infinite; expected finite numbers: look at the extractor's output")
+    K = num_classes if num_classes is not None else int(y.max()) + 1
+    if y.min() < 0 or y.max() >= K:
+        raise ValueError(f"got labels from {int(y.min())} to {int(y.max())}; expected 0 to {K - 1} for {K} classes")
+    return z, y, K
+
+
+def _standardisation(z: Tensor) -> tuple[Tensor, Tensor]:
+    """z (N, D) -> mean (D,), deviation (D,); infinite for a constant feature, which so becomes 0"""
+    mean, deviation = z.mean(0), z.std(0, correction=0)
+    return mean, torch.where(deviation > CONSTANT * mean.abs(), deviation, torch.inf)
+
+
+def _logistic_regression(x: np.ndarray, y: np.ndarray, K: int, l2: float) -> tuple[np.ndarray, np.ndarray]:
+    """x (N, D), y (N,) -> W (K, D), b (K,) at the minimum of `linear_probe`'s objective"""
+    N, D = x.shape
+    target = np.eye(K)[y]  # (N, K)
+
+    def objective(theta: np.ndarray) -> tuple[float, np.ndarray]:
+        W, b = theta[: K * D].reshape(K, D), theta[K * D :]
+        log_p = log_softmax(x @ W.T + b, axis=1)
+        loss = -(target * log_p).sum() / N + l2 / 2 * (W**2).sum() + BIAS_L2 / 2 * (b**2).sum()
+        error = (np.exp(log_p) - target) / N  # (N, K): the gradient with respect to the logits
+        return loss, np.concatenate([(error.T @ x + l2 * W).ravel(), error.sum(0) + BIAS_L2 * b])
+
+    options = {"maxiter": 5000, "maxfun": 10000, "maxcor": 20, "gtol": 1e-8, "ftol": 0.0}
+    theta = minimize(objective, np.zeros(K * D + K), jac=True, method="L-BFGS-B", options=options).x
+    return theta[: K * D].reshape(K, D), theta[K * D :]
