@@ -65,24 +65,29 @@ def guarded(main, arguments):
 
 def run(command, cwd, ctrl_c_ends=True):
     """Run a command in sight, to its end -> exit code. Ctrl-C reaches the child by itself, and the child decides."""
-    # close_fds: on POSIX an installer inherits the lock of `one_at_a_time`, so that it holds even when
-    # this process is killed and the installer goes on alone.
-    env = dict(os.environ, PYTHONUTF8="1")
-    child, stop = subprocess.Popen(command, cwd=cwd, close_fds=os.name == "nt", env=env), []
-    previous = signal.signal(signal.SIGTERM, lambda *_: (stop.append(143), child.terminate()))
+    stopped, children = [], []
+    previous = signal.signal(
+        signal.SIGTERM, lambda *_: (stopped.append("terminated"), [c.terminate() for c in children])
+    )
     try:
-        while child.returncode is None:
+        # close_fds: on POSIX an installer inherits the lock of `one_at_a_time`, so that it holds even when
+        # this process is killed and the installer goes on alone.
+        children.append(
+            subprocess.Popen(command, cwd=cwd, close_fds=os.name == "nt", env=dict(os.environ, PYTHONUTF8="1"))
+        )
+        while children[0].returncode is None:
             try:
-                child.wait()
+                children[0].wait()
             except KeyboardInterrupt:
-                stop.extend([130] if ctrl_c_ends else [])
+                stopped.extend(["interrupted"] if ctrl_c_ends else [])
     finally:
         signal.signal(signal.SIGTERM, previous)
-    if stop == [130] * len(stop) and stop:
-        raise KeyboardInterrupt
-    if stop:
+    if "terminated" in stopped:
         raise SystemExit(143)
-    return child.returncode if child.returncode >= 0 else 128 - child.returncode
+    if stopped:
+        raise KeyboardInterrupt
+    code = children[0].returncode
+    return code if code >= 0 else 128 - code
 
 
 def output_of(command, **environment):
