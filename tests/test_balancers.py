@@ -39,8 +39,8 @@ def two_losses(model, seed=0, prototypes=None):
 
 def gradients(model, loss):
     """-> one vector for the backbone, one for the head"""
-    found = torch.autograd.grad(loss, list(model.parameters()), retain_graph=True, allow_unused=True)
-    return [torch.zeros_like(p).flatten() if g is None else g.flatten() for p, g in zip(model.parameters(), found, strict=True)]
+    found = torch.autograd.grad(loss, list(model.parameters()), retain_graph=True, materialize_grads=True)
+    return [g.flatten() for g in found]
 
 
 def conflicting():

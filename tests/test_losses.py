@@ -461,8 +461,9 @@ def test_contrastive_loss_agrees_with_pytorch_metric_learning_and_differs_from_t
 @pytest.mark.parametrize("n", [1, 2, 5])
 def test_contrastive_loss_without_a_positive_is_zero_and_keeps_the_graph(n):
     z = batch(30)[0][:n].clone().requires_grad_()
-    loss = losses.supervised_contrastive(z, torch.arange(n), temperature=0.1)
-    loss.backward()
+    with torch.autograd.set_detect_anomaly(True):  # no NaN on the way either
+        loss = losses.supervised_contrastive(z, torch.arange(n), temperature=0.1)
+        loss.backward()
     assert loss.item() == 0 and z.grad.count_nonzero() == 0 and z.grad.isfinite().all()
 
 
