@@ -148,6 +148,13 @@ def test_validation_follows_each_epoch_and_leaves_the_training_mode():
     assert model.training
 
 
+def test_fit_trains_in_train_mode_whatever_the_mode_was():
+    model = tiny_model().eval()
+    before = model.backbone.norm.running_mean.clone()
+    run(model, batches(1), sgd(model), epochs=1)
+    assert model.backbone.norm.training and not torch.equal(before, model.backbone.norm.running_mean)
+
+
 def test_schedule_multiplies_each_groups_own_rate():
     model, loader = plain_model(), batches(3)
     optimizer = torch.optim.SGD(param_groups(f=(model.backbone, 0.01), g=(model.head, 0.1)))
@@ -313,12 +320,14 @@ def test_a_rate_too_large_stops_with_step_rate_and_cause_and_the_last_good_state
 def test_the_kept_state_is_a_recent_one():
     model, loader = plain_model(), batches(50)
     loader[44] = (loader[44][0] * float("nan"), loader[44][1])
-    states = [parameters(model)]
+    optimizer, states, momenta = sgd(model, momentum=0.9), [parameters(model)], [None]
     with pytest.raises(FloatingPointError, match="step 45,.* the batch holds values .* after step 40"):
-        for record in fit(model, loader, sgd(model), epochs=1):
+        for record in fit(model, loader, optimizer, epochs=1):
             states.append(parameters(model))
+            momenta.append(optimizer.state[model.head.weight]["momentum_buffer"].clone())
             assert math.isfinite(record.loss)
     assert torch.equal(parameters(model), states[40])
+    assert torch.equal(optimizer.state[model.head.weight]["momentum_buffer"], momenta[40])
 
 
 def test_a_loss_wrong_from_the_start_is_not_blamed_on_the_rate():
