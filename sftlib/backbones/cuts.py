@@ -81,7 +81,7 @@ def densenet(net: nn.Module) -> Cut:
 
 
 def vgg16(net: nn.Module) -> Cut:
-    """VGG-16 (N, 3, H, W) -> z (N, 512); its head reads 7 x 7 positions of the map and has 120 of 138 million parameters"""
+    """VGG-16 (N, 3, H, W) -> z (N, 512); its head reads the map and has 120 of 138 million parameters"""
     head = nn.Sequential(net.avgpool, nn.Flatten(1), net.classifier)
     return _cut(*_slices(net.features, 5, 10, 17, 24), _pool(), head=head, head_reads="stage4")
 
