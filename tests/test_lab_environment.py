@@ -1,15 +1,13 @@
-"""The .venv behind lab.py: when it is made, updated, made anew, and what is said when that fails."""
+"""The .venv behind lab.py: when it is made, brought up to date, made anew."""
 # ruff: noqa: F811 (fixtures are imported, and then asked for by name)
 
 import itertools
 import json
 import os
 import sys
-import urllib.error
-from pathlib import Path
 
 import pytest
-from lab_course import course, modules, read_stamp  # noqa: F401
+from lab_course import course, index, modules, read_stamp  # noqa: F401
 
 # ---------------------------------------------------------------- the stamp: when is what done again
 
@@ -161,129 +159,51 @@ def test_the_lock_is_exclusive_and_inherited_by_installers(course):
 # ---------------------------------------------------------------- CPU builds
 
 
-def test_cpu_asks_uv_for_cpu_builds_and_is_remembered(course, monkeypatch):
-    monkeypatch.setattr(course.environment, "output_of", lambda command, **environment: "")
+def installed_with(course):
+    return [c[5:7] == ["--torch-backend", "cpu"] for c in course.commands if c[1:3] == ["pip", "install"]]
+
+
+def test_cpu_asks_uv_for_cpu_builds_and_is_remembered(course, index):
     course.environment.setup(cpu=True)
-    assert course.commands[-1][5:7] == ["--torch-backend", "cpu"]
-    assert read_stamp(course)["cpu"] is True
+    assert installed_with(course) == [True] and read_stamp(course)["cpu"] is True
     assert course.environment.plan(None)[0] == course.environment.plan(True)[0] == "ready"
-    assert course.environment.plan(False)[0] == "build"  # uv would take CPU builds for as good as the ordinary ones
+    (course.root / "constraints.txt").write_text("newer")
+    course.environment.setup()
+    assert installed_with(course) == [True, True]
 
 
-def test_cpu_without_their_index_is_said_and_takes_the_ordinary_builds(course, monkeypatch, capsys):
-    monkeypatch.setattr(course.environment, "output_of", lambda command, **environment: None)
+@pytest.mark.parametrize("cpu", [True, False])
+def test_other_builds_come_in_a_new_venv(course, index, cpu):
+    """Installers would take one build for as good as the other."""
+    course.environment.setup(cpu=not cpu)
+    (course.root / ".venv" / "leftover").write_text("")
+    course.environment.setup(cpu=cpu)
+    assert installed_with(course) == [not cpu, cpu] and not (course.root / ".venv" / "leftover").exists()
+    assert read_stamp(course)["cpu"] is cpu
+
+
+def test_cpu_without_their_index_is_said_and_takes_the_ordinary_builds(course, index, capsys):
+    index["there"] = False
     course.environment.setup(cpu=True)
     assert "cannot be reached; taking the ordinary builds" in capsys.readouterr().out
-    assert "--torch-backend" not in course.commands[-1]
+    assert installed_with(course) == [False]
     assert course.environment.plan(True)[0] == "ready"  # a start does not try again each time
-    assert course.environment.plan(True, retry=True)[0] == "build"  # `setup --cpu` does
+    course.environment.setup(retry=True)  # `lab.py setup` does, and keeps what works
+    assert installed_with(course) == [False]
+    index["there"] = True
+    course.environment.setup(retry=True)
+    assert installed_with(course) == [False, True]
+
+
+def test_no_cpu_takes_back_a_wish_that_was_not_met(course, index):
+    index["there"] = False
+    course.environment.setup(cpu=True)
+    course.environment.setup(cpu=False)
+    index["there"] = True
+    assert course.environment.plan(None, retry=True)[0] == "ready" and installed_with(course) == [False]
 
 
 def test_cpu_is_no_change_where_the_ordinary_builds_are_cpu_builds(course, monkeypatch, capsys):
     monkeypatch.setattr(course.environment, "LINUX", False)
     course.environment.setup(cpu=True)
     assert "CPU builds already" in capsys.readouterr().out and "--torch-backend" not in course.commands[-1]
-
-
-# ---------------------------------------------------------------- installers and what goes wrong
-
-
-def failing(course, monkeypatch, *words):
-    """Every command that holds one of the words fails."""
-
-    def run(command, cwd, ctrl_c_ends=True):
-        course.install(command, cwd)
-        return 1 if any(word in command for word in words) else 0
-
-    monkeypatch.setattr(course.environment, "run", run)
-
-
-def test_without_uv_pip_brings_it_into_the_venv(course, monkeypatch):
-    monkeypatch.setattr(course.environment, "find_uv", lambda: None)
-    course.environment.setup()
-    assert [c[1:4] for c in course.commands[:2]] == [["-m", "venv", course.commands[0][3]], ["-m", "pip", "install"]]
-    assert Path(course.commands[2][0]).parent == Path(course.system.venv_python()).parent
-    assert course.commands[2][1:3] == ["pip", "install"]
-
-
-def test_plain_pip_when_uv_fails(course, monkeypatch, capsys):
-    failing(course, monkeypatch, "uv")
-    course.environment.setup()
-    assert course.commands[-1][1:4] == ["-m", "pip", "install"] and ".[lab,test]" in course.commands[-1]
-    assert "pip, which takes longer" in capsys.readouterr().out and read_stamp(course)["state"] == "done"
-
-
-def test_no_network_at_the_first_install_is_said_at_once(course, monkeypatch):
-    failing(course, monkeypatch, "uv")
-    monkeypatch.setattr(course.environment, "online", lambda: False)
-    with pytest.raises(course.system.Problem, match="pypi.org cannot be reached.*Check the network"):
-        course.environment.setup()
-    assert len(course.commands) == 1
-
-
-def test_no_network_at_an_update_goes_on_with_what_is_there(course, monkeypatch, capsys):
-    course.environment.setup()
-    before = read_stamp(course)
-    (course.root / "constraints.txt").write_text("newer\n")
-    failing(course, monkeypatch, "uv")
-    monkeypatch.setattr(course.environment, "online", lambda: False)
-    course.environment.setup()
-    assert "Going on with what is installed" in capsys.readouterr().out and read_stamp(course) == before
-    with pytest.raises(course.system.Problem, match="pypi.org"):  # `setup` itself has failed
-        course.environment.setup(offline_ok=False)
-
-
-def test_no_network_does_not_cost_a_venv_that_works(course, monkeypatch):
-    course.environment.setup()
-    damage_place(course)
-    monkeypatch.setattr(course.environment, "online", lambda: False)
-    with pytest.raises(course.system.Problem, match="left as it is"):
-        course.environment.setup()
-    assert (course.root / ".venv" / "bin").is_dir()
-
-
-@pytest.mark.parametrize(
-    "error, expected",
-    [
-        (urllib.error.HTTPError("u", 403, "no", {}, None), True),
-        (urllib.error.URLError(OSError("dns")), False),
-        (TimeoutError(), False),
-    ],
-)
-def test_an_answer_of_any_kind_is_a_network(modules, monkeypatch, error, expected):
-    def urlopen(address, timeout):
-        raise error
-
-    monkeypatch.setattr(modules[1].urllib.request, "urlopen", urlopen)
-    assert modules[1].online() is expected
-
-
-def test_too_little_room_is_said_before_anything_is_installed(course, monkeypatch):
-    monkeypatch.setattr(course.environment, "free_bytes", lambda: 3 * course.environment.GB)
-    with pytest.raises(course.system.Problem, match=r"about 8 GB .* 3\.0 GB are free.*--cpu"):
-        course.environment.setup()
-    assert course.commands == []
-    monkeypatch.setattr(course.environment, "output_of", lambda command, **environment: "")
-    course.environment.setup(cpu=True)  # 2 GB are enough
-
-
-def test_a_disk_that_fills_up_is_said(course, monkeypatch):
-    room = iter([9 * course.environment.GB, 10**7, 10**7])
-    monkeypatch.setattr(course.environment, "free_bytes", lambda: next(room))
-    failing(course, monkeypatch, "pip")
-    with pytest.raises(course.system.Problem, match=r"disk is full: 0\.0 GB"):
-        course.environment.setup()
-
-
-def test_a_python_without_venv_is_said(course, monkeypatch):
-    monkeypatch.setattr(course.environment, "find_uv", lambda: None)
-    failing(course, monkeypatch, "venv")
-    with pytest.raises(course.system.Problem, match="python3-venv"):
-        course.environment.setup()
-
-
-def test_an_installer_that_forgets_something_is_noticed(course):
-    course.found["missing"] = ["jupyterlab"]
-    with pytest.raises(course.system.Problem, match="Delete the folder .venv"):
-        course.environment.setup()
-    assert read_stamp(course) == {"state": "installing"}

@@ -48,7 +48,7 @@ def inputs_key():
     return key.hexdigest()
 
 
-def fault(old, found, want, retry):
+def fault(old, found):
     """What makes .venv unusable as it is -> words, or "" when nothing does."""
     if old.get("state") == "installing":
         return "The last setup was interrupted; starting afresh."
@@ -58,23 +58,23 @@ def fault(old, found, want, retry):
         return f".venv is damaged ({', '.join(found['missing']) or 'other Python'}); making it anew."
     if old and old.get("root") != path():
         return "The course's folder has moved; making .venv anew."
-    if want["cpu_asked"] != old.get("cpu_asked", False) or (retry and want["cpu_asked"] and not old["cpu"]):
-        return f"Changing to PyTorch's {'CPU' if want['cpu_asked'] else 'ordinary'} builds; making .venv anew."
     return ""
 
 
 def plan(cpu, retry=False):
-    """cpu True, False or None (as before) -> ("ready" | "update" | "build", what the stamp will say, why)."""
+    """cpu True, False or None (as before) -> ("ready", "update", "switch" or "build"; what the stamp will say; why)"""
     old = read_json(stamp())
     want = {"state": "done", "key": inputs_key(), "root": path(), "cpu_asked": old.get("cpu_asked", False)}
     want["cpu_asked"] = want["cpu_asked"] if cpu is None else cpu
     if not os.path.lexists(path(".venv")):
         return "build", want, "Setting up the course in .venv: needed once, takes some minutes."
-    why = fault(old, probe(venv_python()), want, retry)
+    why = fault(old, probe(venv_python()))
     if why:
         return "build", want, why
     if not old:
         return "update", want, "There is a .venv that lab.py did not make; adding to it what the course needs."
+    if want["cpu_asked"] != old.get("cpu") and (retry or want["cpu_asked"] != old.get("cpu_asked")):
+        return "switch", want, f"Changing to PyTorch's {'CPU' if want['cpu_asked'] else 'ordinary'} builds."
     if old.get("key") != want["key"]:
         return "update", want, "pyproject.toml or constraints.txt have changed; bringing .venv up to date."
     return "ready", want, ""
@@ -86,6 +86,8 @@ def setup(cpu=None, retry=False, offline_ok=True):
         say("--cpu: PyTorch's ordinary builds for this system are CPU builds already.")
         cpu = False
     if plan(cpu, retry)[0] == "ready":
+        if cpu is not None and cpu != read_json(stamp())["cpu_asked"]:
+            write_json(stamp(), dict(read_json(stamp()), cpu_asked=cpu))
         return
     check_machine()
     with one_at_a_time():
@@ -94,11 +96,11 @@ def setup(cpu=None, retry=False, offline_ok=True):
             return
         say(why)
         began = time.time()
-        build(want) if action == "build" else update(want, offline_ok)
-        say(f"Set up in {time.time() - began:.0f} s.")
+        if {"build": build, "switch": switch, "update": update}[action](want, offline_ok):
+            say(f"Set up in {time.time() - began:.0f} s.")
 
 
-def build(want):
+def build(want, offline_ok):
     """Make .venv from nothing."""
     if read_json(stamp()).get("state") == "done" and probe(venv_python()) and not online():
         raise Offline("pypi.org cannot be reached from here, so .venv is left as it is. Run this again with a network.")
@@ -107,7 +109,20 @@ def build(want):
     os.makedirs(path(".venv"), exist_ok=True)
     write_json(stamp(), {"state": "installing"})
     make_venv(find_uv())
-    finish(want, install(want["cpu_asked"]))
+    uv = find_uv() or uv_by_pip()
+    cpu = want["cpu_asked"] and cpu_builds(uv)
+    if not cpu:
+        check_disk(False)
+    finish(want, install(uv, cpu) and cpu)
+    return True
+
+
+def switch(want, offline_ok):
+    """Other builds of PyTorch: a new .venv, since installers take one build for as good as the other."""
+    if want["cpu_asked"] and not cpu_builds(find_uv() or uv_program()):
+        write_json(stamp(), dict(read_json(stamp()), cpu_asked=True))
+        return False
+    return build(want, offline_ok)
 
 
 def update(want, offline_ok):
@@ -115,12 +130,17 @@ def update(want, offline_ok):
     old = read_json(stamp())
     write_json(stamp(), {"state": "installing"})
     try:
-        finish(want, install(want["cpu_asked"] and old.get("cpu", False)))
+        uv = find_uv() or uv_by_pip()
+        cpu = old["cpu"] if old else want["cpu_asked"] and cpu_builds(uv)
+        install(uv, cpu)
+        finish(want, cpu)
     except Offline as problem:  # installers download everything before they change anything
         write_json(stamp(), old)
         if not (offline_ok and old):
             raise
         say(f"{problem}\nGoing on with what is installed.")
+        return False
+    return True
 
 
 def clear():
@@ -147,13 +167,11 @@ def make_venv(uv):
         )
 
 
-def install(cpu):
-    """Install WANTS with uv, or with pip if that fails -> whether PyTorch's CPU builds were taken."""
-    uv = find_uv() or uv_by_pip()
-    cpu = cpu and cpu_builds(uv)
+def install(uv, cpu):
+    """Install WANTS with uv, or with pip if that fails -> whether uv did it (only uv knows PyTorch's CPU builds)."""
     backend = ["--torch-backend", "cpu"] if cpu else []
     if uv and attempt([uv, "pip", "install", "--python", venv_python()] + backend + WANTS):
-        return cpu
+        return True
     say("Installing with pip, which takes longer.")
     if attempt([venv_python(), "-m", "pip", "install"] + WANTS):
         return False
@@ -164,6 +182,10 @@ def uv_by_pip():
     say("Fetching uv, which installs faster than pip.")
     if not attempt([venv_python(), "-m", "pip", "install", "--quiet", "uv"]):
         return None
+    return uv_program()
+
+
+def uv_program():
     return os.path.join(os.path.dirname(venv_python()), "uv.exe" if os.name == "nt" else "uv")
 
 
@@ -177,7 +199,6 @@ def cpu_builds(uv):
     ):
         return True
     say("--cpu: PyTorch's index of CPU builds (download.pytorch.org) cannot be reached; taking the ordinary builds.")
-    check_disk(False)
     return False
 
 
