@@ -314,9 +314,17 @@ def test_boxes_lie_inside_and_keep_to_scale_and_ratio():
     top, left, height, width = Crop(1, scale=(0.2, 0.6), ratio=(0.5, 1.5)).boxes(997, 211, 307, seeded()).T
     assert (top >= 0).all() and (left >= 0).all()
     assert (top + height <= 211).all() and (left + width <= 307).all()
+    for start, length, whole in ((top, height, 211), (left, width, 307)):  # up to both borders
+        assert ((start == 0) & (length < whole - 9)).any()
+        assert ((start + length == whole) & (length < whole - 9)).any()
     share = height * width / (211 * 307)
     assert 0.19 < share.min() < 0.21 and 0.59 < share.max() < 0.61
     assert 0.49 < (width / height).min() < 0.52 and 1.45 < (width / height).max() < 1.52
+
+
+def test_ratio_is_as_often_below_1_as_above():
+    _, _, height, width = Crop(1, scale=(0.05, 0.05), ratio=(0.25, 4)).boxes(1999, 503, 503, seeded()).T
+    assert 900 < (width > height).sum() < 1099  # 4.4 standard deviations; uniform in width / height gives 1,599
 
 
 def test_boxes_are_distributed_as_torchvisions():

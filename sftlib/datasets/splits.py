@@ -70,15 +70,15 @@ def stratified_split(
 
     Each stratum is cut by itself, so that every part has the same mixture; what rounding takes from a part in
     one stratum it gets back in the next. Rows with one number in groups (N,) stay together; the fractions then
-    count groups. A stratum gives each part whose fraction is not 0 at least one group as far as it has enough.
+    count groups (one that spans strata goes where the last of them puts it). A stratum gives each part whose
+    fraction is not 0 at least one group as far as it has enough.
     """
     check_fractions(fractions)
     groups = torch.arange(len(strata)) if groups is None else groups
-    part_of_group = torch.full((int(groups.max()) + 1,), -1)  # also settles groups that span strata
+    part_of_group = torch.empty(int(groups.max()) + 1, dtype=torch.long)
     owed = [0.0] * len(fractions)
     for stratum in strata.unique():  # ascending
         members = groups[strata == stratum].unique()
-        members = members[part_of_group[members] < 0]
         order = members[torch.randperm(len(members), generator=generator)]
         due = [f * len(order) + o for f, o in zip(fractions, owed, strict=True)]
         sizes = _whole_numbers(due, len(order))
