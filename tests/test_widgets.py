@@ -177,15 +177,18 @@ def test_start_twice_is_one_run():
 
 
 def test_starting_again_after_stop_begins_afresh():
-    loop = Endless()
-    panel = LiveRun(loop)
-    for _ in range(2):
-        panel.start()  # the second time while the first run may still be on its way out
-        assert loop.started.wait(LIMIT_S)
-        loop.started.clear()
-        panel.stop()
+    first, second = Endless(), Endless()
+    loops = iter([first, second])
+    panel = LiveRun(lambda: next(loops)())
+    panel.start()
+    assert first.started.wait(LIMIT_S)
+    panel.stop()
+    panel.start()  # while the first run may still be on its way out
+    assert second.started.wait(LIMIT_S) and first.closed == 1
+    assert panel.start_button.disabled and not panel.stop_button.disabled  # they belong to the second run
+    panel.stop()
     panel.wait(LIMIT_S)
-    assert loop.closed == 2
+    assert second.closed == 1
     assert panel.history["step"][0] == 1 and len(panel.history["step"]) == panel.history["step"][-1]
 
 
@@ -221,15 +224,14 @@ def test_run_in_the_cell_waits_for_a_run_in_the_background():
 
 
 def test_a_run_stopped_before_its_turn_never_begins():
-    first, made = Endless(), []
-    a, b, c = LiveRun(first), LiveRun(lambda: made.append("b") or records()), LiveRun(records)
+    made = []
+    b, c = LiveRun(lambda: made.append("b") or records()), LiveRun(records)
     with LiveRun._turn:  # somebody computes
         b.start()
         c.start()
     c.wait(LIMIT_S)
     b.wait(LIMIT_S)
     assert made == [] and b.status.value == "stopped" and c.status.value.startswith("finished")
-    assert a.status.value == "ready"
 
 
 def failing():

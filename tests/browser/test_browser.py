@@ -113,7 +113,9 @@ def test_an_error_in_a_callback_is_shown_and_seen_by_the_harness(playground):
     alert = playground.widget("[role=alert]")
     expect(alert).to_contain_text("ValueError: degree 5 is one too many")
     playground.theme("JupyterLab Dark")
-    playground.shot("widgets_dark")
+    playground.shot("explorer_dark")
+    playground.widget("svg").scroll_into_view_if_needed()
+    playground.shot("live_dark")
     with pytest.raises(AssertionError, match="the kernel published: ValueError: degree 5 is one too many"):
         playground.check()
     playground.press(slider=0, key="Home")
