@@ -1,0 +1,95 @@
+"""The baseline that every score has to beat, and the judgement of scores against the truth."""
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import scipy.stats
+import torch
+from torch import Tensor
+
+from sftlib.features import linear_probe
+from sftlib.selection._common import checked
+
+
+def probe_accuracy(features: Tensor, labels: Tensor, *, folds: int = 5, l2: float = 1e-3, seed: int = 0) -> float:
+    """features (N, D), labels (N,) -> accuracy in [0, 1] of linear probes, each on the fold that it did not see
+
+    Folds are drawn by class. A class with one member is always guessed wrong, as it should be.
+    """
+    z, y, C = checked(features, labels)
+    if not 2 <= folds <= len(y):
+        raise ValueError(f"got folds={folds} for {len(y)} samples, expected 2 to N: 5 is usual")
+    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))
+    fold = torch.empty_like(y)
+    fold[order[y[order].argsort(stable=True)]] = torch.arange(len(y)) % folds  # dealt out class by class
+    hits = 0
+    for k in range(folds):
+        train, test = fold != k, fold == k
+        seen = y[train].unique()
+        predicted = seen[0]  # when training data has one class, there is nothing to fit
+        if len(seen) > 1:
+            predicted = linear_probe(z[train].float(), y[train], num_classes=C, l2=l2)(z[test].float()).argmax(1)
+        hits += int((predicted == y[test]).sum())
+    return hits / len(y)
+
+
+class Ranking(NamedTuple):
+    """How well a score ranks models; intervals (low, high) by bootstrap over tasks, NaN for a single task."""
+
+    tau: float
+    tau_interval: tuple[float, float]
+    regret: float
+    regret_interval: tuple[float, float]
+
+
+def ranking_table(
+    scores: Mapping[str, np.ndarray], truth: np.ndarray, *, draws: int = 2000, confidence: float = 0.95, seed: int = 0
+) -> dict[str, Ranking]:
+    """scores name -> (tasks, models), truth (tasks, models) -> name -> Ranking, means over the tasks
+
+    truth is the accuracy in [0, 1] after fine-tuning. All scores are judged on the same bootstrap draws.
+    """
+    truth = np.atleast_2d(np.asarray(truth, dtype=float))
+    T = len(truth)
+    drawn = np.random.default_rng(seed).integers(T, size=(draws, T))
+    ends = [50 * (1 - confidence), 50 * (1 + confidence)]  # percent
+    table = {}
+    for name, score in scores.items():
+        score = np.atleast_2d(np.asarray(score, dtype=float))
+        if score.shape != truth.shape:
+            raise ValueError(f"got scores {name!r} {score.shape}, expected the shape of truth, {truth.shape}")
+        cells = []
+        for values in ([f(s, t) for s, t in zip(score, truth, strict=True)] for f in (weighted_tau, regret)):
+            low, high = np.percentile(np.array(values)[drawn].mean(1), ends) if T > 1 else (math.nan, math.nan)
+            cells += [float(np.mean(values)), (float(low), float(high))]
+        table[name] = Ranking(*cells)
+    return table
+
+
+def weighted_tau(scores: np.ndarray, truth: np.ndarray) -> float:
+    """scores (M,), truth (M,) of M models -> Kendall's tau in [-1, 1], hyperbolic weights: the best models count most
+
+    A constant score says nothing: 0. Vigna 2015, A weighted correlation index for rankings with ties.
+    """
+    scores, truth = _checked_models(scores, truth)
+    if np.ptp(scores) == 0 or np.ptp(truth) == 0:
+        return 0.0
+    return float(scipy.stats.weightedtau(truth, scores).statistic)
+
+
+def regret(scores: np.ndarray, truth: np.ndarray) -> float:
+    """scores (M,), truth (M,) -> accuracy lost by taking the model with the highest score; among ties, the mean"""
+    scores, truth = _checked_models(scores, truth)
+    return float(truth.max() - truth[scores == scores.max()].mean())
+
+
+def _checked_models(scores, truth) -> tuple[np.ndarray, np.ndarray]:
+    scores, truth = np.asarray(scores, dtype=float), np.asarray(truth, dtype=float)
+    if scores.shape != truth.shape or scores.ndim != 1 or len(truth) < 2 or not np.isfinite([scores, truth]).all():
+        raise ValueError(
+            f"got scores {scores.tolist()} and truth {truth.tolist()}, expected two finite lists of one number a "
+            "model, at least two models: leave out what could not be computed"
+        )
+    return scores, truth
