@@ -54,10 +54,10 @@ def fault(old, found):
         return "The last setup was interrupted; starting afresh."
     if found is None or os.path.realpath(found["prefix"]) != os.path.realpath(path(".venv")):
         return "The Python in .venv does not run any more (moved folder? upgraded Python?); making .venv anew."
-    if old and (found["missing"] or found["python"] != old.get("python")):
-        return f".venv is damaged ({', '.join(found['missing']) or 'other Python'}); making it anew."
     if old and old.get("root") != path():
         return "The course's folder has moved; making .venv anew."
+    if old and (found["missing"] or found["python"] != old.get("python")):
+        return f".venv is damaged ({', '.join(found['missing']) or 'other Python'}); making it anew."
     return ""
 
 
