@@ -107,6 +107,7 @@ def _one_each(sizes: Sequence[int], fractions: Sequence[float]) -> list[int]:
 
 
 def check_fractions(fractions: Sequence[float]) -> None:
+    """ValueError unless fractions are shares of one whole, the first of them above 0"""
     if min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6 or fractions[0] == 0:
         raise ValueError(
             f"got fractions={tuple(fractions)}; expected the shares of train, val and test, none negative, "
