@@ -1,0 +1,113 @@
+"""Frozen ResNet-50: the loop of a much-copied article against `extract` + `linear_probe`, on the same pictures.
+
+    python benchmarks/linear_probe.py [--pictures 256] [--seed 0] [--compile]
+
+The loop: float32, batches of 4, SGD 1e-3, the frozen extractor run again in each of 10 epochs, pictures decoded from
+files each time. Ours: decode once, f once (BatchNorm folded into the convolutions, the arithmetic measured and chosen),
+then logistic regression. The weights are ImageNet's where they are on disk or a network is, else random (the work is
+the same). Prints accuracies on held-out pictures, seconds and, last, the ratio. Run it on a quiet machine.
+"""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+import torchvision
+from torchvision.transforms import v2
+
+from sftlib.backbones import fold_batchnorm, load_backbone
+from sftlib.datasets import loader, solar_cells
+from sftlib.features import extract, linear_probe
+from sftlib.model import LinearHead, Model
+from sftlib.runtime import seed_everything
+from sftlib.training import measure_precision
+
+SIDE, EPOCHS = 224, 10
+
+
+def resnet50():
+    try:
+        return load_backbone("resnet50", size=SIDE)
+    except ConnectionError:
+        print("no network: random weights, the same work")
+        return load_backbone("resnet50", pretrained=False, size=SIDE)
+
+
+def article(f, folder: Path, normalise) -> tuple[torch.nn.Module, float]:
+    """The loop as it is copied: f frozen by requires_grad, run in every epoch -> (head, seconds)"""
+    transform = v2.Compose([v2.Resize((SIDE, SIDE)), v2.ToImage(), v2.ToDtype(torch.float32, scale=True), normalise])
+    data = torchvision.datasets.ImageFolder(folder, transform)
+    batches = torch.utils.data.DataLoader(data, batch_size=4, shuffle=True)
+    head = LinearHead(f.feature_dim, len(data.classes))
+    optimizer = torch.optim.SGD(head.parameters(), lr=1e-3)
+    f.requires_grad_(False)
+    start = time.perf_counter()
+    for epoch in range(EPOCHS):
+        running = 0.0
+        for x, y in batches:
+            optimizer.zero_grad()
+            loss = F.cross_entropy(head(f(x)), y)
+            loss.backward()
+            optimizer.step()
+            running += loss.item()
+        print(
+            f"  epoch {epoch + 1:2d}: loss {running / len(batches):.3f}, {time.perf_counter() - start:.0f} s",
+            flush=True,
+        )
+    return head, time.perf_counter() - start
+
+
+def ours(f, split, compiled: bool) -> tuple[torch.nn.Module, float]:
+    """f once, folded and in the fastest arithmetic, then logistic regression -> (head, seconds, all included)"""
+    start = time.perf_counter()
+    folded = fold_batchnorm(f)
+    batches = loader(split, f.preprocess, batch_size=32)
+    x, _ = next(iter(batches))
+    choice = measure_precision(Model(folded, torch.nn.Identity()), x)
+    if compiled:
+        folded.compile()
+    z, y = extract(folded, batches, precision=choice.precision)
+    head = linear_probe(z, y)
+    seconds = time.perf_counter() - start
+    print(choice)
+    exact, _ = extract(f, [next(iter(batches))])
+    error = (z[:32] - exact).norm() / exact.norm()
+    print(f"  relative difference of the features from plain float32, not folded: {error:.1e}")
+    return head, seconds
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pictures", type=int, default=256)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--compile", action="store_true", help="torch.compile the folded extractor")
+    options = parser.parse_args()
+    seed_everything(options.seed)
+    cells = solar_cells.load(size=SIDE, seed=options.seed)
+    some = cells.train.subset(torch.randperm(len(cells.train))[: options.pictures])
+    f = resnet50()
+    with tempfile.TemporaryDirectory() as folder:
+        for i, (picture, label) in enumerate(some):
+            path = Path(folder, cells.classes[label], f"{i:05d}.png")
+            path.parent.mkdir(exist_ok=True)
+            torchvision.io.write_png(picture, str(path))
+        normalise = v2.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+        print(f"the article's loop, {len(some)} pictures, {EPOCHS} epochs")
+        their_head, theirs_s = article(f, Path(folder), normalise)
+    print("extract + linear_probe")
+    our_head, ours_s = ours(f, some, options.compile)
+    z, y = extract(f, loader(cells.val, f.preprocess, batch_size=32))
+    names = sorted(cells.classes)  # ImageFolder numbers the classes by name
+    their_y = torch.tensor([names.index(cells.classes[k]) for k in y])
+    their_accuracy = (their_head(z).argmax(1) == their_y).double().mean()
+    our_accuracy = (our_head(z).argmax(1) == y).double().mean()
+    print(f"article {theirs_s:7.1f} s, accuracy on {len(y)} validation pictures {their_accuracy:.3f}")
+    print(f"ours    {ours_s:7.1f} s, accuracy on {len(y)} validation pictures {our_accuracy:.3f}")
+    print(f"ratio {theirs_s / ours_s:.1f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""Fine-tuning from picture files at 224 px: the loop of PyTorch's transfer-learning tutorial against `fit`.
+
+    python benchmarks/throughput.py [--models squeezenet1_1 resnet18 ...] [--pictures 160] [--epochs 1] [--accuracy]
+
+The tutorial's loop: batches of 4, no worker processes, each picture decoded, randomly cropped and mirrored at every
+visit, float32, SGD 1e-3 with momentum 0.9, the loss read at every step. Ours: the same model, pictures, augmentation,
+batch, optimizer and number of epochs through `loader` and `fit`; pictures decoded once into memory, augmentation in
+batches, arithmetic measured and chosen (both included in the time). With --accuracy also the accuracies over --seeds
+seeds with the interval of their paired difference. Prints a table and, last, the ratios. Run it on a quiet machine.
+"""
+
+import argparse
+import copy
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+import torchvision
+from torchvision.transforms import v2
+
+from sftlib.backbones import load_backbone
+from sftlib.datasets import augment, image_folder, loader, solar_cells
+from sftlib.metrics import paired_interval
+from sftlib.model import LinearHead, Model
+from sftlib.runtime import seed_everything
+from sftlib.training import Epoch, evaluate, fit, measure_precision
+
+SIDE, BATCH, RATE = 224, 4, 1e-3
+MODELS = ("squeezenet1_1", "resnet18", "resnet50", "efficientnet_lite0")
+
+
+def build(name: str, classes: int) -> Model:
+    pretrained = name.startswith(("squeezenet", "efficientnet_lite"))  # the others' work is the same with any weights
+    f = load_backbone(name, pretrained=pretrained, size=SIDE)
+    return Model(f, LinearHead(f.feature_dim, classes))
+
+
+def tutorial(model: Model, folder: Path, epochs: int) -> float:
+    """The tutorial's loop -> pictures a second, decoding and augmentation included"""
+    to_tensor = v2.Compose(
+        [v2.RandomResizedCrop(SIDE), v2.RandomHorizontalFlip(), v2.PILToTensor(), model.backbone.preprocess]
+    )
+    data = torchvision.datasets.ImageFolder(folder / "train", to_tensor)
+    batches = torch.utils.data.DataLoader(data, batch_size=BATCH, shuffle=True)
+    optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=0.9)
+    start = time.perf_counter()
+    for _ in range(epochs):
+        model.train()
+        running_loss, running_hits = 0.0, 0
+        for x, y in batches:
+            optimizer.zero_grad()
+            logits = model(x)
+            loss = F.cross_entropy(logits, y)
+            loss.backward()
+            optimizer.step()
+            running_loss += loss.item() * len(y)
+            running_hits += torch.sum(logits.argmax(1) == y).item()
+    return epochs * len(data) / (time.perf_counter() - start)
+
+
+def ours(model: Model, folder: Path, epochs: int) -> tuple[float, object]:
+    """`fit` -> (pictures a second, everything included; the precision that was chosen)"""
+    start = time.perf_counter()
+    split = image_folder.load(folder, size=300).train
+    crop_and_flip = augment.Chain((augment.Crop(SIDE), augment.flip))
+    batches = loader(split, model.backbone.preprocess, batch_size=BATCH, shuffle=True, augment=crop_and_flip)
+    x, y = next(iter(batches))
+    precision = measure_precision(model, x, y).precision
+    optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=0.9)
+    training_s = 0.0
+    mark = time.perf_counter()
+    for record in fit(model, batches, optimizer, epochs=epochs, precision=precision):
+        training_s = time.perf_counter() - mark if isinstance(record, Epoch) else training_s
+    total_s = time.perf_counter() - start
+    return epochs * len(split) / training_s, epochs * len(split) / total_s, precision
+
+
+def write(split, classes, folder: Path) -> None:
+    """Each picture of ``split`` as folder/CLASS/NUMBER.png"""
+    for i, (picture, label) in enumerate(split):
+        path = folder / f"{label}_{classes[label]}" / f"{i:05d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torchvision.io.write_png(picture[:1], str(path))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=MODELS)
+    parser.add_argument("--pictures", type=int, default=160)
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--accuracy", action="store_true")
+    parser.add_argument("--seeds", type=int, default=5)
+    options = parser.parse_args()
+    ratios = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder, cells = Path(name), solar_cells.load(seed=0)
+        order = torch.randperm(len(cells.train), generator=torch.Generator().manual_seed(0))
+        write(cells.train.subset(order[: options.pictures]), cells.classes, folder / "train")
+        write(cells.val.subset(torch.arange(60)), cells.classes, folder / "val")
+        for model_name in options.models:
+            scores = []
+            for seed in range(options.seeds if options.accuracy else 1):
+                seed_everything(seed)
+                first = build(model_name, len(cells.classes))
+                second = copy.deepcopy(first)
+                theirs = tutorial(first, folder, options.epochs)
+                loop, total, precision = ours(second, folder, options.epochs)
+                val = loader(cells.val, first.backbone.preprocess)
+                scores.append([evaluate(m, val)["accuracy"] for m in (second, first)])
+            ratios[model_name] = loop / theirs
+            print(f"{model_name}: tutorial {theirs:.1f}, fit {loop:.1f} images/s ({precision}); "
+                  f"with decoding and measuring {total:.1f}", flush=True)  # fmt: skip
+            if options.accuracy:
+                print(f"  accuracy, fit minus tutorial: {paired_interval(*zip(*scores, strict=True))}")
+    print("ratio " + ", ".join(f"{name} {ratio:.2f}" for name, ratio in ratios.items()))
+
+
+if __name__ == "__main__":
+    main()
