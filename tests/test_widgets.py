@@ -46,7 +46,7 @@ def records(epochs=3, per_epoch=7, val=True):
 
 
 class Endless:
-    """A run that only Stop ends; counts what is at work at the same time, and knows whether it was closed."""
+    """A run that Stop ends; counts what is at work at the same time, and knows whether it was closed."""
 
     at_work, most_at_work = 0, 0
 
@@ -57,7 +57,9 @@ class Endless:
         Endless.at_work += 1
         Endless.most_at_work = max(Endless.most_at_work, Endless.at_work)
         try:
-            for step in range(1, 10**9):
+            step, end = 0, time.monotonic() + LIMIT_S  # a Stop that does not work must not hang the whole suite
+            while time.monotonic() < end:
+                step += 1
                 yield Step(step, 10**9, 1, loss=0.5)
                 self.started.set()
         finally:
@@ -150,8 +152,13 @@ def test_start_returns_and_the_run_ends_by_itself():
 
 
 def test_stop_ends_the_run_and_closes_the_generator():
-    loop = Endless()
-    panel = LiveRun(loop)
+    loop, generators = Endless(), []  # held here: else reference counting would close what the panel forgets
+
+    def make_records():
+        generators.append(loop())
+        return generators[-1]
+
+    panel = LiveRun(make_records)
     panel.start_button.click()
     assert loop.started.wait(LIMIT_S)
     assert panel.running and panel.start_button.disabled and not panel.stop_button.disabled

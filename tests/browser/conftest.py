@@ -1,12 +1,8 @@
 """One JupyterLab and one browser for all browser tests; a test opens notebooks with `run` or `open_notebook`."""
 
 import os
-import shutil
-from pathlib import Path
 
 import pytest
-
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="session")
@@ -50,6 +46,8 @@ def run(open_notebook, lab_folder):
 
     A notebook of the repository is copied first. Any error that its kernel publishes, until the test ends, fails it.
     """
+    from labtest import copy_notebook, write_notebook
+
     notebooks = []
 
     def run_one(what):
@@ -66,20 +64,6 @@ def run(open_notebook, lab_folder):
 @pytest.fixture
 def write(lab_folder):
     """write([cell, cell, …]) -> path of a new notebook with these code cells, for `open_notebook`."""
+    from labtest import write_notebook
+
     return lambda cells: write_notebook(cells, lab_folder)
-
-
-def copy_notebook(path, folder):
-    name = Path(path).name
-    shutil.copyfile(REPOSITORY / path, folder / name)
-    return name
-
-
-def write_notebook(cells, folder):
-    import nbformat.v4 as v4
-
-    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    notebook = v4.new_notebook(cells=[v4.new_code_cell(cell) for cell in cells], metadata={"kernelspec": kernel})
-    path = folder / f"generated_{len(list(folder.glob('generated_*')))}.ipynb"
-    path.write_text(v4.writes(notebook), encoding="utf-8")
-    return path.name

@@ -22,9 +22,11 @@ import time
 import urllib.request
 from pathlib import Path
 
+import nbformat.v4 as v4
 from playwright.sync_api import expect, sync_playwright
 
-SHOTS = Path(__file__).resolve().parents[2] / "build" / "shots"  # ignored by git
+REPOSITORY = Path(__file__).resolve().parents[2]
+SHOTS = REPOSITORY / "build" / "shots"  # ignored by git
 START_S, CELLS_MS, SEEN_MS = 60, 180_000, 20_000  # limits: server, all cells of a notebook, something to appear
 COMMANDS = (
     "chromium",
@@ -81,6 +83,21 @@ def find_chromium():
     named = os.environ.get("CHROMIUM")
     found = (shutil.which(command) for command in COMMANDS)
     return named or next(filter(None, found), None) or next((p for p in PLACES if Path(p).exists()), None)
+
+
+def copy_notebook(path, folder):
+    """path of a notebook below the repository, folder -> name of its copy there"""
+    shutil.copyfile(REPOSITORY / path, folder / Path(path).name)
+    return Path(path).name
+
+
+def write_notebook(cells, folder):
+    """sources of code cells, folder -> name of a new notebook there"""
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    notebook = v4.new_notebook(cells=[v4.new_code_cell(cell) for cell in cells], metadata={"kernelspec": kernel})
+    name = f"generated_{len(list(folder.glob('generated_*')))}.ipynb"
+    (folder / name).write_text(v4.writes(notebook), encoding="utf-8")
+    return name
 
 
 class Notebook:

@@ -9,9 +9,9 @@ A test of a notebook of the course is
 """
 
 import pytest
-from conftest import write_notebook
 
 pytest.importorskip("playwright", reason="browser tests need playwright: pip install -e .[test]")
+from labtest import write_notebook
 from playwright.sync_api import expect
 
 EXPLORER = """
