@@ -283,7 +283,7 @@ assert a - trivial > 2 * deviation
 #
 # A hundred times the learning rate. **Predict**: will it learn faster, learn nothing, or something else?
 
-# %% tags=["raises-exception"]
+# %% tags=["raises-exception", "varies"]
 for _ in train(lr_f=100 * LR_F, lr_g=100 * LR_G):
     pass
 
