@@ -88,12 +88,28 @@ def _work_per_group(c_in, c_out, k, side, stride=1, padding=0, groups=1):
     return groups * (c_in // groups) * (c_out // groups) * k**2 * places
 
 
-def _scaled(factor):
-    return lambda *sizes, **more: factor * _work(*sizes, **more)
+def _work_twice(*sizes):
+    return 2 * _work(*sizes)
 
 
-def _work_without(name, value):
-    return lambda *sizes, **more: _work(*sizes, **(more | {name: value}))
+def _work_without_groups(c_in, c_out, k, side, stride=1, padding=0, groups=1):
+    return _work(c_in, c_out, k, side, stride, padding)
+
+
+def _work_without_padding(c_in, c_out, k, side, stride=1, padding=0, groups=1):
+    return _work(c_in, c_out, k, side, stride, 0, groups)
+
+
+def _work_without_stride(c_in, c_out, k, side, stride=1, padding=0, groups=1):
+    return _work(c_in, c_out, k, side, 1, padding, groups)
+
+
+def _work_of_narrow_filters(c_in, c_out, k, *others):
+    return _work(c_in, c_out, k, *others) // k
+
+
+def _work_not_rounded(c_in, c_out, k, side, stride=1, padding=0, groups=1):
+    return c_out * ((side + 2 * padding - k) / stride + 1) ** 2 * c_in / groups * k * k
 
 
 def _work_of_input_side(c_in, c_out, k, side, stride=1, padding=0, groups=1):
@@ -232,16 +248,15 @@ WRONG = {
         (_new_head_with_weights_reset, "old weights changed"),
     ],
     "02.convolution_work": [
-        (_scaled(2), "apart"),
-        (_work_without("groups", 1), "leaves out the groups"),
-        (_work_without("padding", 0), "expected"),
-        (_work_without("stride", 1), "expected"),
+        (_work_twice, "apart"),
+        (_work_without_groups, "leaves out the groups"),
+        (_work_without_padding, "expected"),
+        (_work_without_stride, "expected"),
         (_work_of_input_side, "side of the input"),
         (_parameters, "these are the parameters"),
         (_work_with_bias, "bias"),
-        (lambda c_in, c_out, k, *more, **rest: _work(c_in, c_out, k, *more, **rest) // k, "one side of the filter"),
-        (lambda c_in, c_out, k, side, stride=1, padding=0, groups=1:
-         c_out * ((side + 2 * padding - k) / stride + 1) ** 2 * c_in / groups * k * k, "expected"),
+        (_work_of_narrow_filters, "one side of the filter"),
+        (_work_not_rounded, "expected"),
     ],
     "02.features": [
         (lambda f, x: f(x), "statistics moved"),
