@@ -55,7 +55,8 @@ SETTINGS = {
 
 # The kernel is awaited, not the "idle" sign, which comes before the session exists. Cells are trusted as they are for
 # a learner who ran them. The errors of callbacks reach no output, but they pass here. `unanswered` holds the requests,
-# clicks among them, that the kernel has not yet done with: their errors come before its "idle" for each.
+# clicks among them, that the kernel has not yet done with: their errors come before its "idle" for each. A cell tagged raises-exception
+# may fail.
 CONNECT = """async () => {
   const app = window.jupyterapp; await app.restored;
   const panel = app.shell.currentWidget;
@@ -63,13 +64,17 @@ CONNECT = """async () => {
   await panel.sessionContext.session.kernel.info;
   for (const cell of panel.content.model.cells) cell.trusted = true;
   window.kernelErrors = []; window.unanswered = new Set();
+  const fails = new Set(), requested = new Set();  // cells that shall fail, and the requests to run them
+  for (const cell of panel.content.model.cells)
+    if ((cell.getMetadata('tags') || []).includes('raises-exception')) fails.add(cell.id);
   panel.sessionContext.session.kernel.anyMessage.connect((_, {msg, direction}) => {
     if (direction === 'send' && msg.channel === 'shell') window.unanswered.add(msg.header.msg_id);
+    if (direction === 'send' && fails.has(msg.metadata.cellId)) requested.add(msg.header.msg_id);
     if (msg.header.msg_type === 'status' && msg.content.execution_state === 'idle')
       window.unanswered.delete(msg.parent_header.msg_id);
   });
   panel.sessionContext.iopubMessage.connect((_, message) => {
-    if (message.header.msg_type === 'error')
+    if (message.header.msg_type === 'error' && !requested.has(message.parent_header.msg_id))
       window.kernelErrors.push(message.content.ename + ': ' + message.content.evalue);
   });
 }"""
