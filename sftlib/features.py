@@ -1,7 +1,6 @@
 """Features z = f(x) computed once and kept: what can be learned and measured on them without running f again."""
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import numpy as np
@@ -11,7 +10,7 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax
 from torch import Tensor, nn
 
-from sftlib.model import LinearHead
+from sftlib.model import LinearHead, eval_mode
 
 CONSTANT = 1e-6  # a feature that varies by less than this share of its size is rounding noise
 BIAS_L2 = 1e-6  # keeps the bias of a class without examples finite; too small to be seen in any other
@@ -32,7 +31,7 @@ def extract(
     """
     f = backbone if stage is None else partial(backbone.lower, stage=stage)
     device = next((p.device for p in backbone.parameters()), torch.device("cpu"))
-    with _eval_mode(backbone), torch.inference_mode():
+    with eval_mode(backbone), torch.inference_mode():
         batches = [(_features(f, x.to(device), precision), y.cpu()) for x, y in loader]
     if not batches:
         raise ValueError("got a loader without a single batch; expected (x, y) pairs: is the split empty?")
@@ -107,17 +106,6 @@ def _features(f: Callable[[Tensor], Tensor], x: Tensor, precision) -> Tensor:
     with precision.autocast(x.device.type):
         h = f(precision.place(x))
     return h.float().cpu().contiguous()
-
-
-@contextmanager
-def _eval_mode(module: nn.Module) -> Iterator[None]:
-    modes = [(m, m.training) for m in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for m, mode in modes:
-            m.training = mode
 
 
 def _checked(features: Tensor, labels: Tensor, num_classes: int | None) -> tuple[Tensor, Tensor, int]:

@@ -1,6 +1,8 @@
 """A classifier is two modules: logits = g(f(x)), f the backbone, g the head."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -44,6 +46,18 @@ class LinearHead(nn.Linear):
                 "flatten what the backbone gives, or build the head with the backbone's feature_dim"
             )
         return super().forward(z)
+
+
+@contextlib.contextmanager
+def eval_mode(module: nn.Module) -> Iterator[None]:
+    """``with eval_mode(module):`` eval mode inside; afterwards each part is in the mode that it was in."""
+    modes = [(m, m.training) for m in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for m, mode in modes:
+            m.training = mode
 
 
 def save_parts(model: Model, folder: str | Path) -> dict[str, Path]:

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from sftlib.guards import Watch, check_functions, check_loop, check_losses, check_optimizer
 from sftlib.metrics import Mean, correct
-from sftlib.model import Model
+from sftlib.model import Model, eval_mode
 from sftlib.runtime import CANDIDATES, FLOAT32, Precision, PrecisionChoice, choose_precision
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -106,10 +106,8 @@ def evaluate(
     In eval mode; the model's modes are as before when it returns. Averages are over examples, not over batches.
     """
     where = next(model.parameters()).device
-    modes = [(m, m.training) for m in model.modules()]
     loss, hits = Mean(), Mean()
-    try:
-        model.eval()
+    with eval_mode(model):
         for x, y in loader:
             x, y = precision.place(x.to(where)), y.to(where)
             with precision.autocast(where.type):
@@ -117,9 +115,6 @@ def evaluate(
             logits = _at_least_float32(logits)
             loss.add(task_loss(logits, y) * len(y), len(y))
             hits.add(correct(logits, y), len(y))
-    finally:
-        for module, mode in modes:
-            module.training = mode
     return {"loss": loss.value, "accuracy": hits.value, "n": hits.count}
 
 
