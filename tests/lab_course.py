@@ -36,10 +36,11 @@ def course(tmp_path, monkeypatch, modules):
     (root / "pyproject.toml").write_text("[project]\n")
     (root / "constraints.txt").write_text("torch==2.15.0\n")
     monkeypatch.setattr(system, "ROOT", str(root))
-    commands, found = [], {"python": "3.12", "prefix": str(root / ".venv"), "missing": []}
+    commands, folders, found = [], [], {"python": "3.12", "prefix": str(root / ".venv"), "missing": []}
 
     def install(command, cwd, ctrl_c_ends=True):
         commands.append([str(word) for word in command])
+        folders.append(Path(cwd))
         (root / ".venv" / "bin").mkdir(parents=True, exist_ok=True)
         return 0
 
@@ -52,7 +53,14 @@ def course(tmp_path, monkeypatch, modules):
     monkeypatch.setattr(environment, "free_bytes", lambda: 100 * environment.GB)
     monkeypatch.setattr(environment, "LINUX", True)
     return SimpleNamespace(
-        root=root, commands=commands, found=found, install=install, lab=lab, environment=environment, system=system
+        root=root,
+        commands=commands,
+        folders=folders,
+        found=found,
+        install=install,
+        lab=lab,
+        environment=environment,
+        system=system,
     )
 
 

@@ -107,6 +107,7 @@ def test_lab_opens_jupyterlab_in_the_working_copies(course, capsys):
     my(course).write_bytes(b"answers of before")
     assert course.lab.main(["--no-browser"]) == 0
     assert course.commands[-1] == [course.system.venv_python(), "-m", "jupyterlab", "--no-browser"]
+    assert course.folders[-1] == course.root / "my"
     assert "python lab.py reset 02" in capsys.readouterr().out
 
 
@@ -114,6 +115,7 @@ def test_test_runs_pytest_of_the_venv(course):
     course.environment.setup()
     course.lab.main(["test", "tests/test_lab.py", "-x"])
     assert course.commands[-1] == [course.system.venv_python(), "-m", "pytest", "tests/test_lab.py", "-x"]
+    assert course.folders[-1] == course.root
 
 
 def test_help_needs_no_environment(course, capsys):
@@ -130,7 +132,8 @@ def test_a_fixed_port_that_is_taken_is_said(course, words):
         other.listen()
         taken = other.getsockname()[1]
         with pytest.raises(course.system.Problem, match=f"Port {taken} is taken.*next free port"):
-            course.lab.check_port([word.format(taken) for word in words])
+            course.lab.lab([word.format(taken) for word in words])
+    assert course.commands == []
     course.lab.check_port([word.format(taken) for word in words])
 
 

@@ -103,7 +103,7 @@ def test_ctrl_c_waits_for_the_child_and_then_ends_an_installer_but_not_a_server(
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 def test_a_termination_reaches_the_child(modules, tmp_path):
-    code = "import os, signal; os.kill(os.getppid(), 15); signal.pause()"
+    code = "import os, signal; signal.alarm(9); os.kill(os.getppid(), 15); signal.pause()"
     with pytest.raises(SystemExit) as ended:
         modules[2].run(child(code), str(tmp_path))
     assert ended.value.code == 143
