@@ -2,6 +2,7 @@
 # ruff: noqa: F811 (fixtures are imported, and then asked for by name)
 
 import errno
+import json
 import os
 import sys
 
@@ -28,6 +29,12 @@ def test_an_old_python_hands_over_to_a_suitable_one_with_all_arguments(course, m
     monkeypatch.setattr(course.system, "run", lambda command, cwd, ctrl_c_ends: ran.append(command) or 5)
     assert course.lab.main(["test", "--cpu", "-k", "x y"]) == 5
     assert ran == [["/good", str(course.root / "lab.py"), "test", "--cpu", "-k", "x y"]]
+
+
+@pytest.mark.parametrize("version, fits", [("3.10", 0), ("3.11", 1), ("3.15", 0)])
+def test_a_python_is_asked_for_its_version(modules, monkeypatch, version, fits):
+    monkeypatch.setattr(modules[2], "output_of", lambda command: json.dumps({"python": version}))
+    assert bool(modules[2].probe("python")) == bool(fits)
 
 
 def test_uv_brings_a_python_where_none_suits(course, monkeypatch):
@@ -103,7 +110,8 @@ def test_ctrl_c_waits_for_the_child_and_then_ends_an_installer_but_not_a_server(
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 def test_a_termination_reaches_the_child(modules, tmp_path):
-    code = "import os, signal; signal.alarm(9); os.kill(os.getppid(), 15); signal.pause()"
+    code = "import os, signal; signal.alarm(9); signal.signal(15, lambda *_: open('told', 'w') and os._exit(0)); "
+    code += "os.kill(os.getppid(), 15); signal.pause()"
     with pytest.raises(SystemExit) as ended:
         modules[2].run(child(code), str(tmp_path))
-    assert ended.value.code == 143
+    assert ended.value.code == 143 and (tmp_path / "told").exists()
