@@ -8,11 +8,8 @@ Standard library only; every Python from 3.6 must be able to import it.
 import hashlib
 import os
 import shutil
-import ssl
 import sys
 import time
-import urllib.error
-import urllib.request
 
 from lab_system import (
     AGAIN,
@@ -103,7 +100,7 @@ def setup(cpu=None, retry=False, offline_ok=True):
 def build(want, offline_ok):
     """Make .venv from nothing."""
     if read_json(stamp()).get("state") == "done" and probe(venv_python()) and not online():
-        raise Offline("pypi.org cannot be reached from here, so .venv is left as it is. Run this again with a network.")
+        raise Offline("The package index cannot be reached from here, so .venv is left as it is. Run this again with a network.")
     clear()
     check_disk(want["cpu_asked"])
     os.makedirs(path(".venv"), exist_ok=True)
@@ -232,16 +229,11 @@ def check_disk(cpu):
 
 
 def online():
-    try:
-        urllib.request.urlopen("https://pypi.org/simple/uv/", timeout=10).close()
-    except urllib.error.HTTPError:
-        return True
-    except urllib.error.URLError as error:
-        return isinstance(
-            error.reason, ssl.SSLError
-        )  # it answers; that this Python lacks certificates is another matter
-    except OSError:
-        return False
+    """Whether pip finds a package in the index that it is set up for, which may be a mirror. Without a pip: True."""
+    ask = ["index", "versions", "jupyterlab", "--retries", "0", "--timeout", "10", "--no-cache-dir"]
+    for python in (sys.executable, venv_python()):
+        if output_of([python, "-m", "pip", "--version"]) is not None:
+            return output_of([python, "-m", "pip"] + ask) is not None
     return True
 
 
@@ -253,7 +245,7 @@ def attempt(command):
         raise Problem(f"The disk is full: {free_bytes() / GB:.1f} GB are left. Free some space (8 GB). " + AGAIN)
     if not online():
         raise Offline(
-            "The packages could not be downloaded: pypi.org cannot be reached from here. Check the network (behind a "
-            "proxy, set HTTPS_PROXY). " + AGAIN
+            "The packages could not be downloaded: the package index cannot be reached from here. Check the network "
+            "(behind a proxy, set HTTPS_PROXY). " + AGAIN
         )
     return False
