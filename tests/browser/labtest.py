@@ -55,8 +55,8 @@ SETTINGS = {
 
 # The kernel is awaited, not the "idle" sign, which comes before the session exists. Cells are trusted as they are for
 # a learner who ran them. The errors of callbacks reach no output, but they pass here. `unanswered` holds the requests,
-# clicks among them, that the kernel has not yet done with: their errors come before its "idle" for each. A cell tagged raises-exception
-# may fail.
+# clicks among them, that the kernel has not yet done with: their errors come before its "idle" for each. A cell
+# tagged raises-exception may fail.
 CONNECT = """async () => {
   const app = window.jupyterapp; await app.restored;
   const panel = app.shell.currentWidget;
