@@ -641,8 +641,8 @@ with torch.inference_mode():
 # (a) Both at the top. (b) Both in the middle, and clearly worse at the top. (c) The cell type nearly everywhere; the
 # defects need some depth, but not all of it.
 #
-# A probe at each cut, for SPLITS different divisions into train and test, and for comparison *k nearest neighbours*: a
-# picture gets the class of most of the 5 others whose features are most similar (nothing is trained).
+# A probe at each cut, for `SPLITS` different divisions into train and test, and for comparison *k nearest neighbours*
+# (kNN): a picture gets the class of most of the 5 others whose features are most similar. Nothing is trained.
 
 # %% tags=["varies"]
 names = cells.train.names + cells.test.names
@@ -652,12 +652,16 @@ labels = {
 }
 
 
+divisions = []  # rows to train on, rows to test on
+for seed in range(SPLITS):
+    divided = solar_cells.load(size=SIDE, seed=seed, fractions=FRACTIONS)
+    divisions.append([[row_of[name] for name in part.names] for part in (divided.train, divided.test)])
+
+
 def accuracies(z, y):
     """features (N, D), labels (N,) -> test accuracy of a linear probe for each division"""
     result = []
-    for seed in range(SPLITS):
-        divided = solar_cells.load(size=SIDE, seed=seed, fractions=FRACTIONS)
-        train, test = ([row_of[name] for name in part.names] for part in (divided.train, divided.test))
+    for train, test in divisions:
         g = linear_probe(z[train], y[train], l2=L2)
         result.append((g(z[test]).argmax(dim=1) == y[test]).double().mean().item())
     return result
@@ -679,7 +683,7 @@ for ax, task in zip(axes, probe, strict=True):
     both = {"probe": probe[task].numpy(), "kNN": torch.tensor([knn[task]]).numpy()}
     trivial = labels[task].bincount().max() / len(labels[task])
     ax.axhline(trivial, color="black", linestyle=":", linewidth=1)
-    ax.annotate("trivial", (0, trivial), xytext=(0, -12), textcoords="offset points", fontsize=9)
+    ax.annotate("trivial", (5, trivial), xytext=(0, 3), textcoords="offset points", ha="right", fontsize=9)
     bands(ax, range(len(CUTS)), both, xlabel="cut after", ylabel="accuracy")
     ax.set_xticks(range(len(CUTS)), CUTS, rotation=30)
     ax.set_title(task)
@@ -698,7 +702,7 @@ for i, (stage, *_) in enumerate(rows, start=1):
 # %% [markdown]
 # **Read.** (c). The first stages already tell the crystals apart: that is texture. (*x* is the mean brightness alone:
 # it says something of defects and nothing of crystals.) The defects need more depth, up to about stage 2; above it we
-# see no difference to the top whose interval excludes zero, and the neighbours even get a little worse. So a cut in the
+# see no difference to the top whose interval excludes zero, and kNN even gets a little worse. So a cut in the
 # middle keeps the accuracy with a fraction of *f*. A curve that rises to the very top would have refuted this; on
 # everyday photographs, ImageNet's own subject, that is what one expects (Yosinski et al. 2014).
 #
@@ -762,7 +766,7 @@ assert right[0] == "stupa" and wrong[0] == wrong[1]
 
 # %% tags=["varies"]
 network = w.Dropdown(options=list(tables), description="network")
-cut = w.IntSlider(value=5, min=1, max=5, description="f holds so many stages")
+cut = w.IntSlider(value=5, min=1, max=5, description="stages in f")
 network.observe(lambda change: setattr(cut, "max", len(tables[change.new]) - 1), "value")
 
 
@@ -774,7 +778,7 @@ def update(settings):
 def plot(axes, arrays):
     (rows, cut), (top, bottom) = arrays, axes
     names, sizes, n, work = zip(*rows, strict=True)
-    shapes(top, names, sizes, cut=cut, parameters=n)
+    shapes(top, names, sizes, cut=cut, parameters=n).set_xlabel("values that leave the stage, for one example")
     halves = {name: (sum(v[:cut]), sum(v[cut:])) for name, v in (("parameters", n), ("multiply-adds", work))}
     share_bars(bottom, halves)
 
