@@ -1,0 +1,159 @@
+"""Right and wrong answers to the exercises of notebook 03. WRONG: (answer, words that the checker must say)."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+from sftlib import losses
+
+
+def _gradient(z, mu):
+    unit = z / z.norm()
+    return -(mu - (unit @ mu) * unit) / z.norm()
+
+
+def _gradient_by_matrix(z, mu):
+    length = (z @ z).sqrt()
+    return -(torch.eye(len(z), dtype=z.dtype) - torch.outer(z, z) / length**2) @ mu / length
+
+
+def _gradient_by_autograd(z, mu):
+    z = z.requires_grad_()
+    return torch.autograd.grad(1 - F.cosine_similarity(z, mu, dim=0), z)[0]
+
+
+def _gradient_no_length(z, mu):
+    unit = z / z.norm()
+    return (unit @ mu) * unit - mu
+
+
+def _gradient_z_for_unit(z, mu):
+    return ((z / z.norm() @ mu) * z - mu) / z.norm()
+
+
+def _repelled(z, y, prototypes):
+    return losses.cosine_prototype(z, y, prototypes) + losses.prototype_repulsion(prototypes)
+
+
+def _repelled_by_hand(z, y, prototypes):
+    mu = F.normalize(prototypes, dim=1)
+    pull = (1 - (F.normalize(z, dim=1) * mu[y]).sum(1)).mean()
+    K = len(mu)
+    return pull + ((mu @ mu.T).sum() - K) / (K * (K - 1))
+
+
+def _softmax_of_cosines(z, y, prototypes):
+    return F.cross_entropy(8 * F.normalize(z, dim=1) @ F.normalize(prototypes, dim=1).T, y)
+
+
+def _pull_only(z, y, prototypes):
+    return losses.cosine_prototype(z, y, prototypes)
+
+
+def _push_only(z, y, prototypes):
+    return losses.prototype_repulsion(prototypes) + 0 * z.sum()
+
+
+def _attracted(z, y, prototypes):
+    return losses.cosine_prototype(z, y, prototypes) - losses.prototype_repulsion(prototypes)
+
+
+def _simplex_by_cholesky(K):
+    gram = torch.full((K, K), -1 / (K - 1), dtype=torch.float64).fill_diagonal_(1)
+    values, vectors = torch.linalg.eigh(gram)
+    return vectors * values.clamp(min=0).sqrt()
+
+
+def _bound(K, s):
+    return math.log(1 + (K - 1) * math.exp(-s * K / (K - 1)))
+
+
+def _bound_by_softmax(K, s):
+    logits = torch.full((K,), -s / (K - 1))
+    logits[0] = s
+    return F.cross_entropy(logits[None], torch.tensor([0]))
+
+
+def _naive(z, y, temperature):
+    z = z / z.norm(dim=1, keepdim=True)
+    terms = []
+    for i in range(len(y)):
+        others = [a for a in range(len(y)) if a != i]
+        below = sum(torch.exp(z[i] @ z[a] / temperature) for a in others)
+        positives = [a for a in others if y[a] == y[i]]
+        if positives:
+            logs = [torch.log(torch.exp(z[i] @ z[p] / temperature) / below) for p in positives]
+            terms.append(-sum(logs) / len(positives))
+    return sum(terms) / len(terms)
+
+
+def _naive_with_itself(z, y, temperature):
+    z = F.normalize(z, dim=1)
+    log_p = (z @ z.T / temperature).log_softmax(1)
+    positive = (y[:, None] == y) & ~torch.eye(len(y), dtype=torch.bool)
+    n = positive.sum(1)
+    return (-(log_p * positive).sum(1)[n > 0] / n[n > 0]).mean()
+
+
+def _naive_all_anchors(z, y, temperature):
+    n = (y[:, None] == y).sum(1) - 1
+    return _naive(z, y, temperature) * (n > 0).sum() / len(y)
+
+
+RIGHT = {
+    "03.cosine_gradient": [_gradient, _gradient_by_matrix, _gradient_by_autograd],
+    "03.no_collapse": [_repelled, _repelled_by_hand, _softmax_of_cosines],
+    "03.simplex": [
+        lambda K: F.normalize(torch.eye(K) - 1 / K, dim=1),
+        lambda K: losses.simplex_prototypes(K, K + 3),
+        _simplex_by_cholesky,
+    ],
+    "03.normface_bound": [_bound, _bound_by_softmax],
+    "03.contrastive": [
+        _naive,
+        lambda z, y, temperature: losses.supervised_contrastive(z, y, temperature=temperature),
+    ],
+}
+WRONG = {
+    "03.cosine_gradient": [
+        (lambda z, mu: -_gradient(z, mu), "points uphill"),
+        (_gradient_no_length, "division by the length"),
+        (lambda z, mu: -mu, "also divides"),
+        (lambda z, mu: -mu / z.norm(), "length of z changes too"),
+        (_gradient_z_for_unit, "unit vector"),
+        (lambda z, mu: _gradient(z, mu) / z.norm(), "twice"),
+        (lambda z, mu: _gradient(z, mu)[None], "shape"),
+    ],
+    "03.no_collapse": [
+        (_pull_only, "have collapsed"),
+        (_push_only, "do not follow"),
+        (_attracted, "have collapsed"),
+        (lambda z, y, prototypes: _repelled(z, y, prototypes).detach(), "no gradient"),
+        (lambda z, y, prototypes: _repelled(z, y, prototypes)[None], "one number"),
+        (lambda z, y, prototypes: F.cross_entropy(z @ prototypes.T, y * 0), "renamed"),
+    ],
+    "03.simplex": [
+        (lambda K: torch.eye(K), "right angles"),
+        (lambda K: torch.eye(K) - 1 / K, "squared lengths"),
+        (lambda K: F.normalize(torch.randn(K, K), dim=1), "inner products"),
+        (lambda K: (torch.eye(K) - 1 / K)[:-1], "rows"),
+        (lambda K: [[1.0]], "list"),
+    ],
+    "03.normface_bound": [
+        (lambda K, s: math.log(1 + (K - 1) * math.exp(-s)), "cosine is 0"),
+        (lambda K, s: math.log(1 + (K - 1) * math.exp(-2 * s)), "cannot all be opposite"),
+        (lambda K, s: math.exp(-_bound(K, s)), "largest probability"),
+        (lambda K, s: math.log(K), "all scores are equal"),
+        (lambda K, s: math.log(1 + math.exp(-s * K / (K - 1))), "not one"),
+        (lambda K, s: _bound(K, s) / math.log(2), "bits"),
+    ],
+    "03.contrastive": [
+        (_naive_with_itself, "anchor itself"),
+        (_naive_all_anchors, "without a positive"),
+        (lambda z, y, temperature: -_naive(z, y, temperature), "sign"),
+        (lambda z, y, temperature: _naive(z, y, 1.0), "divided by the temperature"),
+        (lambda z, y, temperature: _naive(z, y, 1 / temperature), "multiplies"),
+        (lambda z, y, temperature: _naive(z, y, temperature) * temperature, "partner"),
+    ],
+}  # fmt: skip
