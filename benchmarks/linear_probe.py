@@ -9,6 +9,7 @@ the same). Prints accuracies on held-out pictures, seconds and, last, the ratio.
 """
 
 import argparse
+import copy
 import tempfile
 import time
 from pathlib import Path
@@ -41,6 +42,7 @@ def article(f, folder: Path, normalise) -> tuple[torch.nn.Module, float]:
     transform = v2.Compose([v2.Resize((SIDE, SIDE)), v2.ToImage(), v2.ToDtype(torch.float32, scale=True), normalise])
     data = torchvision.datasets.ImageFolder(folder, transform)
     batches = torch.utils.data.DataLoader(data, batch_size=4, shuffle=True)
+    f = copy.deepcopy(f).train()  # a network stays in train mode unless somebody calls eval(): nobody does
     head = LinearHead(f.feature_dim, len(data.classes))
     optimizer = torch.optim.SGD(head.parameters(), lr=1e-3)
     f.requires_grad_(False)
