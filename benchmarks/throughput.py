@@ -5,9 +5,9 @@
 The tutorial's loop: batches of 4, no worker processes, each picture decoded, randomly cropped and mirrored at every
 visit, float32, SGD 1e-3 with momentum 0.9, the loss read at every step. Ours: the same model, pictures, augmentation,
 batch, optimizer and number of epochs through `loader` and `fit`; pictures decoded once into memory, augmentation in
-batches, arithmetic measured and chosen. The ratio is of the loops; the one-time decoding and measuring is shown too. With
---accuracy also the accuracies over --seeds
-seeds with the interval of their paired difference. Prints a table and, last, the ratios. Run it on a quiet machine.
+batches, arithmetic measured and chosen. The ratio is of the loops; the one-time decoding and measuring is shown too.
+With --accuracy also the accuracies over --seeds seeds with the interval of their paired difference. Prints a table and,
+last, the ratios. Run it on a quiet machine.
 """
 
 import argparse
