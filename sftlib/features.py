@@ -1,6 +1,8 @@
 """Features z = f(x) computed once and kept: what can be learned and measured on them without running f again."""
 
-from collections.abc import Callable, Iterable
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -10,7 +12,7 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax
 from torch import Tensor, nn
 
-from sftlib.model import LinearHead, eval_mode
+from sftlib.model import LinearHead, Model, eval_mode
 
 CONSTANT = 1e-6  # a feature that varies by less than this share of its size is rounding noise
 BIAS_L2 = 1e-6  # keeps the bias of a class without examples finite; too small to be seen in any other
@@ -39,6 +41,47 @@ def extract(
     return features, labels  # joined outside inference mode, so they may enter autograd
 
 
+@dataclass(eq=False, kw_only=True)
+class Cached:
+    """Batches (h (n, …), y (n,)) of cached features, in the order in which `loader` gives the pictures"""
+
+    features: Tensor
+    labels: Tensor
+    batch_size: int = 32
+    shuffle: bool = False
+    generator: torch.Generator | None = None  # None: torch's global one
+
+    def __post_init__(self) -> None:
+        if len(self.features) != len(self.labels) or len(self.labels) == 0 or self.batch_size < 1:
+            raise ValueError(
+                f"got {len(self.features)} features, {len(self.labels)} labels, batch_size={self.batch_size}; "
+                "expected as many of one as of the other, and at least 1 of all"
+            )
+
+    def __len__(self) -> int:
+        return -(-len(self.labels) // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        n = len(self.labels)
+        order = torch.randperm(n, generator=self.generator) if self.shuffle else torch.arange(n)
+        for rows in order.split(self.batch_size):
+            yield self.features[rows], self.labels[rows]
+
+
+def upper_part(model: Model, stage: str) -> Model:
+    """g ∘ f -> g ∘ f_upper, f_upper the stages of the backbone above `stage`: h -> logits (N, K)
+
+    Its modules are those of `model`: what `fit` trains in the one, it trains in the other. On the maps h that
+    `extract(backbone, loader, stage=stage)` gives, it learns as `model` does on pictures while the stages up to
+    `stage` are frozen, and pays only for itself. The price: no fresh augmentation.
+    """
+    f = model.backbone
+    if stage not in f.stages:
+        raise ValueError(f"got stage {stage!r}; expected one of {', '.join(f.stages)}")
+    above = f.stages[f.stages.index(stage) + 1 :]
+    return Model(nn.Sequential(OrderedDict((name, getattr(f, name)) for name in above)), model.head)
+
+
 def linear_probe(features: Tensor, labels: Tensor, *, num_classes: int | None = None, l2: float = 1e-3) -> LinearHead:
     """features (N, D), labels (N,) -> head with weight (K, D), bias (K,): multinomial logistic regression
 
@@ -54,12 +97,32 @@ def linear_probe(features: Tensor, labels: Tensor, *, num_classes: int | None = 
         raise ValueError(f"all {len(y)} labels are class {int(y[0])}; expected at least two classes to tell apart")
     mean, scale = _standardisation(z)
     W, b = _logistic_regression(((z - mean) / scale).numpy(), y.numpy(), K, l2)
-    head = LinearHead(z.shape[1], K)
-    with torch.no_grad():
-        head.weight.copy_(torch.from_numpy(W) / scale)
-        # With the weight as rounded to float32, so that its rounding cannot be multiplied by a large mean.
-        head.bias.copy_(torch.from_numpy(b) - head.weight.double() @ mean)
-    return head
+    return _folded(torch.from_numpy(W), torch.from_numpy(b), mean, scale)
+
+
+def sgd_probe(
+    features: Tensor, labels: Tensor, *, num_classes: int | None = None, l2: float = 1e-3, lr: float = 0.1,
+    epochs: int = 100, batch_size: int = 32, generator: torch.Generator | None = None,
+) -> LinearHead:  # fmt: skip
+    """features (N, D), labels (N,) -> head: `linear_probe`'s minimum, approached by stochastic gradient descent
+
+    The same objective on the same standardised features, momentum 0.9, and a rate that falls from lr to 0 along
+    half a cosine. How near it comes depends on epochs: directions of small variance are slow.
+    """
+    z, y, K = _checked(features, labels, num_classes)
+    mean, scale = _standardisation(z)
+    head = LinearHead(z.shape[1], K).double()  # starts from random weights; the minimum does not know
+    batches = Cached(features=(z - mean) / scale, labels=y, batch_size=batch_size, shuffle=True, generator=generator)
+    groups = [{"params": [head.weight], "weight_decay": l2}, {"params": [head.bias], "weight_decay": BIAS_L2}]
+    optimizer = torch.optim.SGD(groups, lr=lr, momentum=0.9)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * len(batches))
+    for _ in range(epochs):
+        for x, target in batches:
+            optimizer.zero_grad()
+            F.cross_entropy(head(x), target).backward()
+            optimizer.step()
+            schedule.step()
+    return _folded(head.weight.detach(), head.bias.detach(), mean, scale)
 
 
 def knn_accuracy(features: Tensor, labels: Tensor, *, k: int) -> float:
@@ -130,6 +193,16 @@ def _standardisation(z: Tensor) -> tuple[Tensor, Tensor]:
     """z (N, D) -> mean (D,), deviation (D,); infinite for a constant feature, which so becomes 0"""
     mean, deviation = z.mean(0), z.std(0, correction=0)
     return mean, torch.where(deviation > CONSTANT * mean.abs(), deviation, torch.inf)
+
+
+def _folded(W: Tensor, b: Tensor, mean: Tensor, scale: Tensor) -> LinearHead:
+    """W (K, D), b (K,) for x = (z − mean) / scale -> the same head for z"""
+    head = LinearHead(W.shape[1], len(W))
+    with torch.no_grad():
+        head.weight.copy_(W / scale)
+        # With the weight as rounded to float32, so that its rounding cannot be multiplied by a large mean.
+        head.bias.copy_(b - head.weight.double() @ mean)
+    return head
 
 
 def _logistic_regression(x: np.ndarray, y: np.ndarray, K: int, l2: float) -> tuple[np.ndarray, np.ndarray]:

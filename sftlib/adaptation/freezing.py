@@ -1,7 +1,6 @@
-"""What is tuned and what is not: freezing of modules, and the parameter groups of the optimizer."""
+"""What is tuned and what is not: modules are frozen, with their parameters, buffers and mode."""
 
 import functools
-import math
 
 from torch import nn
 
@@ -43,28 +42,32 @@ def trainable(module: nn.Module) -> list[nn.Parameter]:
     return [p for p in module.parameters() if p.requires_grad]
 
 
-def param_groups(**groups: tuple[nn.Module, float]) -> list[dict]:
-    """``param_groups(backbone=(f, 1e-3), head=(g, 1e-2))`` -> groups for any torch optimizer, each with its rate.
+def train_only(module: nn.Module, *parts: nn.Module) -> nn.Module:
+    """Freeze all of ``module`` but ``parts`` of it, as in ``train_only(backbone, backbone.stage1)``; returns it."""
+    _require_module(module)
+    inside = {id(m) for m in module.modules()}
+    for part in parts:
+        _require_module(part)
+        if id(part) not in inside:
+            raise ValueError(f"got a {type(part).__name__} that is no part of the module; expected such as model.head")
+    freeze(module)
+    for part in parts:
+        unfreeze(part)
+    return module
 
-    A group holds the trainable parameters of its module. Raises ValueError for a module without any (it is frozen),
-    for a parameter in two groups, and for a rate that is not a positive number.
+
+def train_biases_only(module: nn.Module) -> nn.Module:
+    """Freeze all of ``module`` but its biases, those of normalisations included (their statistics stay); returns it.
+
+    Ben Zaken et al. 2022, BitFit, arXiv 2106.10199: the head trains as well, so call this on the backbone.
     """
-    if not groups:
-        raise ValueError("got no groups; expected at least one, as in param_groups(head=(model.head, 1e-2))")
-    result, owner = [], {}
-    for name, (module, lr) in groups.items():
-        _require_module(module)
-        if not (isinstance(lr, (int, float)) and math.isfinite(lr) and lr > 0):
-            raise ValueError(f"got learning rate {lr!r} for group {name!r}; expected a positive number")
-        params = trainable(module)
-        if not params:
-            raise ValueError(f"group {name!r} is frozen, nothing in it can train: unfreeze() it first, or leave it out")
-        for p in params:
-            if id(p) in owner:
-                raise ValueError(f"groups {owner[id(p)]!r} and {name!r} share a parameter: give each part to one group")
-            owner[id(p)] = name
-        result.append({"params": params, "lr": lr, "name": name})
-    return result
+    freeze(module)
+    biases = [p for m in module.modules() for name, p in m.named_parameters(recurse=False) if name.endswith("bias")]
+    if not biases:
+        raise ValueError(f"no part of this {type(module).__name__} has a bias; expected one to train")
+    for bias in biases:
+        bias.requires_grad_(True)
+    return module
 
 
 def _train_frozen(module: nn.Module, mode: bool = True) -> nn.Module:

@@ -1,0 +1,99 @@
+"""Which part of a model learns at which rate: parameter groups for any torch optimizer."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from torch import nn
+from torch.optim import Optimizer
+
+from sftlib.adaptation.freezing import _require_module, trainable
+
+
+def param_groups(**groups: tuple[nn.Module, float]) -> list[dict]:
+    """``param_groups(backbone=(f, 1e-3), head=(g, 1e-2))`` -> groups for any torch optimizer, each with its rate.
+
+    A group holds the trainable parameters of its module. Raises ValueError for a module without any (it is frozen),
+    for a parameter in two groups, and for a rate that is not a positive number.
+    """
+    if not groups:
+        raise ValueError("got no groups; expected at least one, as in param_groups(head=(model.head, 1e-2))")
+    result, owner = [], {}
+    for name, (module, lr) in groups.items():
+        _require_module(module)
+        if not _positive(lr):
+            raise ValueError(f"got learning rate {lr!r} for group {name!r}; expected a positive number")
+        params = trainable(module)
+        if not params:
+            raise ValueError(f"group {name!r} is frozen, nothing in it can train: unfreeze() it first, or leave it out")
+        for p in params:
+            if id(p) in owner:
+                raise ValueError(f"groups {owner[id(p)]!r} and {name!r} share a parameter: give each part to one group")
+            owner[id(p)] = name
+        result.append({"params": params, "lr": lr, "name": name})
+    return result
+
+
+def add_group(optimizer: Optimizer, **groups: tuple[nn.Module, float]) -> None:
+    """``unfreeze(f.stage4); add_group(optimizer, stage4=(f.stage4, 1e-4))``: a live optimizer takes parts over.
+
+    Its other groups keep their momentum. ValueError as in ``param_groups``, and for a parameter that it has already.
+    """
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    new = param_groups(**groups)
+    for group in new:
+        if any(id(p) in held for p in group["params"]):
+            raise ValueError(f"the optimizer already holds a parameter of {group['name']!r}: add each part once")
+    for group in new:
+        optimizer.add_param_group(group)
+
+
+def geometric_rates(parts: Mapping[str, nn.Module], *, lr: float, factor: float) -> dict[str, tuple[nn.Module, float]]:
+    """L parts, the input's first -> {name: (part l, lr / factor^(L − l))} for ``param_groups``: the top learns at lr
+
+    Discriminative rates (Howard and Ruder 2018, arXiv 1801.06146, section 3.1: factor 2.6) over the stages of a
+    backbone, ``dict(f.named_children())``; layer-wise decay d is factor = 1 / d over ``blocks(f)``.
+    A part without a matrix or kernel (a normalisation, a pooling) shares l with the part below. What has nothing to
+    train is left out, and frozen parts are counted: unfreezing one changes no other rate.
+    """
+    for name, value in (("lr", lr), ("factor", factor)):
+        if not _positive(value):
+            raise ValueError(f"got {name}={value!r}; expected a positive number")
+    depth, level = {}, 0
+    for name, part in parts.items():
+        level += any(p.ndim > 1 for p in part.parameters())
+        depth[name] = level  # l
+    return {name: (part, lr / factor ** (level - depth[name])) for name, part in parts.items() if trainable(part)}
+
+
+def blocks(module: nn.Module, prefix: str = "") -> dict[str, nn.Module]:
+    """name -> block, the input's first: the children, with plain ``nn.Sequential`` opened down to what they hold"""
+    found = {}
+    for name, child in module.named_children():
+        inside = blocks(child, f"{prefix}{name}.") if type(child) is nn.Sequential else {f"{prefix}{name}": child}
+        found.update(inside)
+    return found
+
+
+def decay_matrices_only(groups: list[dict], weight_decay: float) -> list[dict]:
+    """Groups -> each as two: matrices and kernels with ``weight_decay``, vectors (biases, normalisations) without"""
+    return [
+        {**group, "params": params, "weight_decay": decay, "name": f"{group['name']}{suffix}"}
+        for group in groups
+        for matrices, decay, suffix in ((True, weight_decay, ""), (False, 0.0, " (vectors)"))
+        if (params := [p for p in group["params"] if (p.ndim > 1) == matrices])
+    ]
+
+
+def gradual(stages: Sequence[str], epoch: int, *, per_epoch: int = 1) -> tuple[str, ...]:
+    """stages, the input's first; epoch from 1 -> those that train in it: none, then the top one, the top two, …
+
+    The head trains alone in epoch 1 (Howard and Ruder 2018, arXiv 1801.06146, section 3.3). Leave out stages that
+    have nothing to train: ``gradual(f.stages[:-1], epoch)``, for the last one is a pooling.
+    """
+    if epoch < 1 or per_epoch < 1:
+        raise ValueError(f"got epoch={epoch}, per_epoch={per_epoch}; expected both to be 1 or more")
+    return tuple(stages[max(0, len(stages) - (epoch - 1) * per_epoch) :])
+
+
+def _positive(x) -> bool:
+    return isinstance(x, (int, float)) and math.isfinite(x) and x > 0
