@@ -115,6 +115,7 @@ plt.show()
 # | *λ* | `FEATURE_WEIGHT` | number | how much *L_f* counts |
 
 # %%
+draw = torch.Generator().manual_seed(SEED + 1)
 A = torch.randn(5, 7, generator=draw, dtype=torch.float64) / 7**0.5
 B = torch.randn(3, 5, generator=draw, dtype=torch.float64) / 5**0.5
 prototypes = simplex_prototypes(3, 5)  # three directions, as far apart as can be
@@ -376,10 +377,14 @@ class Detach(nn.Module):
 LR_F, LR_G = 0.1, 0.3  # α of f and of g
 
 
+def towards_prototypes(z, y):
+    return cosine_prototype(z, y, prototypes)
+
+
 def one_train_step(model):
     optimizer = torch.optim.SGD(param_groups(f=(model.backbone, LR_F), g=(model.head, LR_G)))
-    L_f = lambda z, y: cosine_prototype(z, y, prototypes)  # noqa: E731
-    train_step(model, x, y, optimizer, task_loss=F.cross_entropy, feature_loss=L_f, feature_weight=FEATURE_WEIGHT)
+    losses = {"task_loss": F.cross_entropy, "feature_loss": towards_prototypes, "feature_weight": FEATURE_WEIGHT}
+    train_step(model, x, y, optimizer, **losses)
     return [p.detach() for p in model.parameters()]
 
 
@@ -479,8 +484,7 @@ assert torch.allclose(two_roundings, fused, rtol=0, atol=1e-6)
 
 # %% [markdown]
 # Neither is wrong. But if you want to know whether two programs do *the same*, bits are the sharpest question there
-# is, and this is what it costs to ask it. (On a processor without that instruction both lines would show 0 or both
-# not.)
+# is, and this is what it costs to ask it. (On a processor without that instruction, `add_` rounds twice as well.)
 #
 # ## Momentum, weight decay, AdamW
 #
@@ -789,14 +793,17 @@ def draw_map(ax, points):
 fig, axes = plt.subplots(1, 3, figsize=(10, 3.2), sharey=True)
 for ax, (name, (points, _)) in zip(axes, walks.items(), strict=True):
     draw_map(ax, points)
-    ax.set(title=f"{name}: {shares[name]:.0%} of the limit", xlim=(-1.2, 0.4))
+    ax.set(title=f"{name}: {shares[name]:.0%} of the limit", xlim=(-1.1, 0.15), ylim=(-0.3, 0.4))
     ax.label_outer()
-fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=9)
+handles, texts = axes[0].get_legend_handles_labels()
+fig.legend(handles[:3], texts[:3], loc="outside lower center", ncols=3, fontsize=9)
 plt.show()
 
 # %% tags=["varies"]
 fig, ax = plt.subplots(figsize=(6.5, 2.8))
 ax.set_yscale("log")
+ax.set_yticks([0.5, 1, 2, 4], ["0.5", "1", "2", "4"])
+ax.minorticks_off()
 curves(ax, {n: (np.arange(len(loss)), loss) for n, (_, loss) in walks.items()}, xlabel="step", ylabel="loss on the map")
 plt.show()
 
@@ -983,8 +990,8 @@ assert length[right_p < 0.5].mean() > 2 * length[right_p > 0.9].mean()
 
 # %% [markdown]
 # What the network is sure of and right about hardly pulls; what it gets wrong pulls most. That is $p - Y$ at work:
-# the error is the strength, $\|z\|$ the lever. A batch of easy pictures makes a short step, and a wrong label, once
-# all else is learned, pulls harder than any right one.
+# the error is the strength, $\|z\|$ the lever. A batch of easy pictures makes a short step; a wrong label, which a
+# good network contradicts, pulls as hard as can be.
 #
 # ## Where it breaks
 #
@@ -1032,14 +1039,15 @@ explorer = Explorer(controls, explore, draw_walk, figsize=(7.5, 3.8))
 explorer
 
 # %% tags=["varies"]
-controls["share"].value, controls["momentum"].value = 0.2, 0.8
+controls["share"].value, controls["momentum"].value, controls["start"].value = 0.5, 0.9, "the untuned network"
 assert explorer.error is None and len(explore(explorer.settings)["losses"]) > 1
 explorer.still()
 
 # %% [markdown]
-# (The still picture shows momentum 0.8 at a fifth of the limit.) Try, with momentum 0: raise α until the walk leaves
-# the map. Is it at 1? Then bring momentum to 0.9 and look for the α that gets lowest in 80 steps, from each of the
-# three starts. Is it the same one? What does the walk from the untuned network do at the bend of the valley?
+# (The still picture: from the untuned network, momentum 0.9, half the limit.) Try, with momentum 0: raise α until the
+# walk leaves the map. Is it at 1? Then bring momentum to 0.9 and look for the α that gets lowest in 80 steps, from
+# each of the three starts. Is it the same one? What does the walk from the untuned network do at the bend of the
+# valley?
 #
 # ## Exercises
 

@@ -17,7 +17,7 @@ def test_notebook_04(run):
         lambda: notebook.press(slider=0, key="Home"),
         lambda: notebook.press(slider=1, key="End"),
         lambda: notebook.press(slider=1, key="Home"),
-        lambda: notebook.choose(0, "the untuned network"),
+        lambda: notebook.choose(0, "on the wall"),
         lambda: notebook.choose(0, "across the valley"),
     ):
         notebook.after_change(image, act)
