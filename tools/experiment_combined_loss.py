@@ -93,8 +93,8 @@ def train(loss, labels, lr, weight, seed):
 
 def start(labels, seed):
     """-> (model before training, its batches of cached maps)"""
+    top, (h, y) = maps()  # before the seeds: the first call draws random numbers
     seed_everything(seed)
-    top, (h, y) = maps()
     order = torch.Generator().manual_seed(seed)
     mine = torch.randperm(len(y["train"]), generator=order)[:labels]
     h, y = h["train"][mine], y["train"][mine]

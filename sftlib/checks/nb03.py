@@ -45,7 +45,7 @@ def _no_collapse(answer):
     W = torch.tensor([[0.5, 0.1, 2.0], [0.1, 0.5, 0.3]], dtype=torch.float64, requires_grad=True)
     prototypes = _draw(3, 2, seed=1).requires_grad_()
     optimizer = torch.optim.SGD([W, prototypes], lr=0.1, momentum=0.9)
-    for _ in range(300):
+    for _ in range(120):
         optimizer.zero_grad()
         loss = answer(x @ W.T, y, prototypes)
         if not loss.requires_grad:
@@ -61,8 +61,8 @@ def _judge_training(z, y, prototypes):
     closest = cosines[~torch.eye(3, dtype=torch.bool)].max().item()
     right = ((F.normalize(z, dim=1) @ mu.T).argmax(1) == y).double().mean().item()
     found = f"the largest cosine between two prototypes is {closest:.3f}, {right:.0%} are nearest to their own"
-    require(closest < 0.9, f"after 300 steps the prototypes have collapsed: {found}; push them apart in the loss")
-    require(right > 0.9, f"after 300 steps the prototypes are apart but the features do not follow: {found}")
+    require(closest < 0.9, f"after 120 steps the prototypes have collapsed: {found}; push them apart in the loss")
+    require(right > 0.9, f"after 120 steps the prototypes are apart but the features do not follow: {found}")
 
 
 def _three_heaps():
