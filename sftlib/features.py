@@ -110,8 +110,13 @@ def sgd_probe(
     half a cosine. How near it comes depends on epochs: directions of small variance are slow.
     """
     z, y, K = _checked(features, labels, num_classes)
+    for name, value in (("l2", l2), ("lr", lr), ("epochs", epochs)):
+        if not value > 0:
+            raise ValueError(f"got {name}={value}; expected a positive number")
     mean, scale = _standardisation(z)
-    head = LinearHead(z.shape[1], K).double()  # starts from random weights; the minimum does not know
+    head = LinearHead(z.shape[1], K).double()
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
     batches = Cached(features=(z - mean) / scale, labels=y, batch_size=batch_size, shuffle=True, generator=generator)
     groups = [{"params": [head.weight], "weight_decay": l2}, {"params": [head.bias], "weight_decay": BIAS_L2}]
     optimizer = torch.optim.SGD(groups, lr=lr, momentum=0.9)

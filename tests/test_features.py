@@ -12,10 +12,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from torch import nn
 
+from sftlib.adaptation import freeze, train_only, trainable
 from sftlib.backbones import load_backbone
-from sftlib.features import extract, knn_accuracy, linear_probe, pca
-from sftlib.model import LinearHead
+from sftlib.datasets import PictureSplit, loader
+from sftlib.features import Cached, extract, knn_accuracy, linear_probe, pca, sgd_probe, upper_part
+from sftlib.model import LinearHead, Model
 from sftlib.runtime import FLOAT32, Precision
+from sftlib.training import evaluate, fit
 
 
 def draws(seed: int = 0) -> torch.Generator:
@@ -245,6 +248,112 @@ def test_impossible_data_is_refused_with_the_reason(change, message):
 def test_probe_without_a_positive_penalty_is_refused(l2):
     with pytest.raises(ValueError, match="positive"):
         linear_probe(*labelled(97, 7, 3), l2=l2)
+
+
+# --- linear probe by SGD -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("K,l2", [(2, 0.1), (3, 0.03), (5, 0.3)])
+def test_sgd_reaches_the_optimum_of_logistic_regression(K, l2):
+    z, y = labelled(89, 5, K)
+    exact = linear_probe(z, y, l2=l2)
+    sgd = sgd_probe(z, y, l2=l2, epochs=200, batch_size=17, generator=draws())
+    whole = sgd_probe(z, y, l2=l2, epochs=800, batch_size=89, generator=draws())  # no noise: to the last digits
+    torch.testing.assert_close(sgd(z).softmax(1), exact(z).softmax(1), rtol=0, atol=0.02)
+    torch.testing.assert_close(whole(z), exact(z), rtol=1e-3, atol=1e-3)
+    losses = [float(objective(z, y, h.weight, h.bias, l2).detach()) for h in (exact, sgd)]
+    assert losses[0] - 1e-6 <= losses[1] <= losses[0] + 1e-4 < np.log(K)
+    assert type(sgd) is LinearHead and sgd.weight.dtype == torch.float32 and sgd.weight.is_leaf
+
+
+def test_sgd_probe_depends_on_its_generator_alone_and_rises_from_log_K():
+    z, y = labelled(53, 5, 3)
+    first, again = (sgd_probe(z, y, epochs=3, generator=draws(5)) for _ in range(2))
+    other = sgd_probe(z, y, epochs=3, generator=draws(6))
+    assert torch.equal(first.weight, again.weight) and torch.equal(first.bias, again.bias)
+    assert not torch.equal(first.weight, other.weight)
+
+
+def test_sgd_probe_refuses_what_the_probe_refuses():
+    z, y = labelled(53, 5, 3)
+    for bad, message in (((z / 0, y), "NaN"), ((z, y.float()), "integers"), ((z, y - 1), "labels from -1")):
+        with pytest.raises(ValueError, match=message):
+            sgd_probe(*bad, epochs=1)
+    for settings in ({"l2": 0.0}, {"epochs": 0}, {"lr": -1.0}):
+        with pytest.raises(ValueError, match=f"got {next(iter(settings))}="):
+            sgd_probe(z, y, **settings)
+
+
+# --- partial fine-tuning from cached maps ------------------------------------------------------------------------
+
+
+def pictures_of(n: int) -> PictureSplit:
+    pictures = torch.randint(256, (n, 3, 37, 37), generator=draws(3), dtype=torch.uint8)
+    return PictureSplit(pictures, torch.arange(n) % 3, tuple(map(str, range(n))))
+
+
+def test_cached_batches_come_in_the_loaders_order():
+    split = pictures_of(11)
+    for shuffle in (False, True):
+        theirs = loader(split, torch.Tensor.float, batch_size=3, shuffle=shuffle, generator=draws(5))
+        ours = Cached(features=split.pictures.float(), labels=split.labels, batch_size=3, shuffle=shuffle,
+                      generator=draws(5))  # fmt: skip
+        assert len(ours) == len(theirs) == 4
+        for _ in range(2):  # the second epoch has another order
+            for (h, y), (x, target) in zip(ours, theirs, strict=True):
+                assert torch.equal(h, x) and torch.equal(y, target)
+    assert torch.equal(torch.cat([y for _, y in ours]).sort()[0], split.labels.sort()[0])
+
+
+@pytest.mark.parametrize("h,y,n", [(3, 5, 1), (0, 0, 1), (3, 3, 0)])
+def test_cached_refuses_what_does_not_match(h, y, n):
+    with pytest.raises(ValueError, match=f"got {h} features, {y} labels, batch_size={n}"):
+        Cached(features=torch.zeros(h, 2), labels=torch.zeros(y), batch_size=n)
+
+
+@pytest.mark.parametrize("name,stage", [
+    ("squeezenet1_1", "stem"), ("squeezenet1_1", "stage3"), ("squeezenet1_1", "pool"),
+    ("efficientnet_lite0", "stage2"), ("efficientnet_lite0", "stage4"),
+])  # fmt: skip
+def test_training_above_a_cut_on_cached_maps_equals_training_on_pictures(name, stage):
+    f = load_backbone(name, size=37)
+    torch.manual_seed(0)
+    on_pictures = Model(f, LinearHead(f.feature_dim, 3))
+    above = [getattr(f, s) for s in f.stages[f.stages.index(stage) + 1 :]]
+    train_only(on_pictures, *above, on_pictures.head)
+    on_maps = copy.deepcopy(on_pictures)
+    start = copy.deepcopy(on_pictures.state_dict())
+    split = pictures_of(13)
+
+    def run(model, batches):
+        optimizer = torch.optim.SGD(trainable(model), lr=0.001, momentum=0.9)
+        return [(r.loss, r.task_loss) for r in fit(model, batches, optimizer, epochs=2) if hasattr(r, "step")]
+
+    maps, labels = extract(on_maps.backbone, loader(split, f.preprocess, batch_size=7), stage=stage)
+    cached = run(upper_part(on_maps, stage), Cached(features=maps, labels=labels, batch_size=7, shuffle=True,
+                                                    generator=draws(5)))  # fmt: skip
+    plain = run(on_pictures, loader(split, f.preprocess, batch_size=7, shuffle=True, generator=draws(5)))
+    np.testing.assert_allclose(cached, plain, rtol=1e-3, atol=1e-3)
+    for k, v in on_pictures.state_dict().items():  # the model itself has learned, its lower part stays to the bit
+        lower = k.startswith("backbone.") and f.stages.index(k.split(".")[1]) <= f.stages.index(stage)
+        torch.testing.assert_close(on_maps.state_dict()[k], start[k] if lower else v, rtol=2e-3, atol=2e-3)
+        assert not lower or torch.equal(on_maps.state_dict()[k], start[k])
+    assert not torch.equal(on_maps.head.weight, start["head.weight"])
+    batches = loader(split, f.preprocess)
+    assert evaluate(on_maps, batches)["loss"] == pytest.approx(
+        evaluate(upper_part(on_maps, stage), Cached(features=maps, labels=labels))["loss"], abs=1e-4
+    )
+
+
+def test_the_upper_part_holds_the_models_own_modules_and_frozen_ones_stay_frozen(squeezenet):
+    model = Model(copy.deepcopy(squeezenet), LinearHead(512, 3))
+    freeze(model.backbone.stage3)
+    upper = upper_part(model, "stage2").train()
+    assert upper.head is model.head and upper.backbone.stage4 is model.backbone.stage4
+    assert [name for name, _ in upper.backbone.named_children()] == ["stage3", "stage4", "pool"]
+    assert not model.backbone.stage3.training and model.backbone.stage4.training
+    with pytest.raises(ValueError, match="got stage 'stage9'; expected one of stem"):
+        upper_part(model, "stage9")
 
 
 # --- kNN and PCA -----------------------------------------------------------------------------------------------
