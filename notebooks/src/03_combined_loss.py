@@ -654,10 +654,10 @@ print(f"the two gradients at P point against each other in {sum(a < 0 for a in a
 assert chosen["fixed, 1"][0][-1] == 1.0
 
 # %% [markdown]
-# Five rules, five different λ. No rule knows which λ gives the best accuracy on new pictures: none of them looks at
-# any. A λ chosen on validation does, which
-# is why a tuned constant is so hard to beat (Kurin et al. 2022 argue this at length). By hand, the gradient-norm ratio
-# takes two lines:
+# (PCGrad has something to take away in those steps only.) Five rules, five different λ. No rule knows which λ gives
+# the best accuracy on new pictures: none of them looks at any. A λ chosen on validation does, which is why a tuned
+# constant is so hard to beat (Kurin et al. 2022 argue this at length). By hand, the gradient-norm ratio takes two
+# lines:
 
 # %%
 seed_everything(SEED)
@@ -771,7 +771,9 @@ ROWS = [loss for loss in dict.fromkeys(r["loss"] for r in table)]
 SEEDS = sorted({int(r["seed"]) for r in table})
 results = {}
 for labels in (100, 1667):
-    print(f"{labels:,} labels{'rate':>19}{'weight':>9}{'val':>7}{'test':>7}   test minus cross-entropy, 95 % interval")
+    print(
+        f"{f'{labels:,} labels':<25}{'rate':>6}{'weight':>9}{'val':>7}{'test':>7}   test minus cross-entropy, 95 % interval"
+    )
     for loss in (r for r in ROWS if (r, labels, 0) in row_of):
         mine = [row_of[loss, labels, s] for s in SEEDS]
         base = [float(row_of["cross-entropy", labels, s]["test"]) for s in SEEDS]
@@ -805,11 +807,11 @@ print(f"by chance alone one expects {0.05 * compared:.1f}; one test picture is {
 # cross-entropy; the only intervals that exclude zero belong to two balancers, the gradient-norm ratio and uncertainty,
 # which are *worse*, and not better than random weights. With all labels the cosine loss and ArcFace come out ahead by
 # less than a point, with intervals that hold zero: a difference of two or three test pictures. An interval wholly above
-# zero would have refuted (c), and one above five points would have meant (a). What we cannot exclude is a gain smaller
-# than the intervals are wide, about one point with all labels and two with few.
+# zero would have refuted (c), and one above five points would have meant (a). What the intervals do *not* exclude is a
+# gain of up to two points.
 #
-# Look also at the live run: the λ that validation chose for the cosine loss is the smallest of its grid, and $L_f$
-# hardly moved. Tuning has all but switched it off. That is how a loss that does not help should look.
+# Look also at the λ that validation chose for the cosine loss: the smallest of its grid with 100 labels (in the live
+# run $L_f$ hardly moved), the largest with all of them. 222 validation pictures hardly tell these settings apart.
 #
 # ## Play
 #
