@@ -375,7 +375,7 @@ plt.show()
 # |---|---|---|
 # | **simplex** | fixed: K directions as far apart as K can be, all cosines −1/(K−1) | D ≥ K − 1 |
 # | **projected one-hot** | learn a projection P to K numbers; class k is axis k | nothing; P learns |
-# | **running mean** | the mean direction of the class's features so far, no gradient | centred z |
+# | **running mean** | the mean of the class's features so far, no gradient | centred z |
 # | **learned** | the μ are parameters | something that keeps them apart |
 #
 # Why not one-hot without a projection? It would ask for features of K numbers. Why −1/(K−1)? The K directions sum to a
@@ -508,7 +508,8 @@ def draw_circle(ax, u, y, directions=None, *, lengths=True):
         if directions is not None:
             ax.plot(*zip((0, 0), F.normalize(directions[k], dim=0).tolist(), strict=True), color=colour, lw=2)
     half = 2 if lengths else 1.35
-    ax.set(xlim=(-half, half), ylim=(-half, half), aspect="equal", xticks=[], yticks=[])
+    ax.set(xlim=(-half, half), ylim=(-half, half), aspect="equal")
+    ax.set_axis_off()
     return ax
 
 
@@ -522,10 +523,10 @@ _ = axes.flat[-1].legend(*axes.flat[0].get_legend_handles_labels(), loc="center"
 plt.show()
 
 # %% [markdown]
-# (Above, all features of a panel are divided by one length, and lines are the directions asked for. Below, where only
-# directions count, they alone are drawn, each class on a ring of its own; lines are the rows of g.) How narrow are the
-# classes? The mean cosine between a feature and the mean direction of its class, and the share of pictures that are
-# nearest to their own class's mean direction:
+# (Above, all features of a panel are divided by one length, far ones drawn at the edge, and lines are the directions
+# asked for. Below, where only directions count, they alone are drawn, each class on a ring of its own; lines are the
+# rows of g.) How narrow are the classes? The mean cosine between a feature and the mean direction of its class, and
+# the share of pictures that are nearest to their own class's mean direction:
 
 
 # %% tags=["varies"]
@@ -678,7 +679,7 @@ print(f"by hand {by_hand.item():.4f}   from sftlib {from_sftlib.item():.4f}")
 #
 # - each loss has its **own learning rate** (three tried) and its own λ or margin (up to three tried), chosen by
 #   accuracy on 222 validation pictures, in tuning runs whose seeds are not used again;
-# - then six seeds each; a seed decides which pictures are labelled, g's first weights and the order of the batches;
+# - then six seeds each; a seed decides which 100 pictures are labelled, g's first weights and the order of the batches;
 # - all losses share the seeds, so we compare *differences to cross-entropy, seed by seed*, with 95 % intervals;
 # - the 334 test pictures are used once a row, after everything is chosen.
 #
@@ -764,16 +765,16 @@ for loss, L_f in (("cross-entropy", None), ("+ cosine", cosine_loss)):
     assert abs(found - float(row["test"])) < 0.02  # rounding on another machine may turn a few pictures
 
 # %% [markdown]
-# Now all rows. Left, the choices that validation made and the mean accuracy; then what counts, the differences.
+# Now all rows. Left, the choices that validation made (`weight` is λ, for cosface and arcface the margin; margin 0 is
+# NormFace) and the mean accuracy; then what counts, the differences.
 
 # %%
 ROWS = [loss for loss in dict.fromkeys(r["loss"] for r in table)]
 SEEDS = sorted({int(r["seed"]) for r in table})
 results = {}
 for labels in (100, 1667):
-    print(
-        f"{f'{labels:,} labels':<25}{'rate':>6}{'weight':>9}{'val':>7}{'test':>7}   test minus cross-entropy, 95 % interval"
-    )
+    header = f"{'rate':>6}{'weight':>9}{'val':>7}{'test':>7}   test minus cross-entropy, 95 % interval"
+    print(f"{f'{labels:,} labels':<25}{header}")
     for loss in (r for r in ROWS if (r, labels, 0) in row_of):
         mine = [row_of[loss, labels, s] for s in SEEDS]
         base = [float(row_of["cross-entropy", labels, s]["test"]) for s in SEEDS]
@@ -789,7 +790,9 @@ fig, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharex=True, layout="constraine
 for ax, labels in zip(axes, (100, 1667), strict=True):
     shown = [(loss, i) for (loss, n), i in results.items() if n == labels and i is not None][::-1]
     for place, (_, i) in enumerate(shown):
-        _ = ax.plot([100 * i.low, 100 * i.high], [place, place], color=COLOURS["blue"], lw=3, solid_capstyle="butt")
+        _ = ax.plot(
+            [100 * i.low, 100 * i.high], [place, place], "-", color=COLOURS["blue"], lw=3, solid_capstyle="butt"
+        )
         _ = ax.plot(100 * i.mean, place, "o", color="black", ms=6)
     ax.axvline(0, color="black", linestyle=":")
     ax.set(yticks=range(len(shown)), yticklabels=[loss for loss, _ in shown], title=f"{labels:,} labels",
@@ -805,10 +808,10 @@ print(f"by chance alone one expects {0.05 * compared:.1f}; one test picture is {
 # %% [markdown]
 # **Read.** No loss gains anything that we can see: answer (c). With 100 labels *all eight* means lie below plain
 # cross-entropy; the only intervals that exclude zero belong to two balancers, the gradient-norm ratio and uncertainty,
-# which are *worse*, and not better than random weights. With all labels the cosine loss and ArcFace come out ahead by
-# less than a point, with intervals that hold zero: a difference of two or three test pictures. An interval wholly above
-# zero would have refuted (c), and one above five points would have meant (a). What the intervals do *not* exclude is a
-# gain of up to two points.
+# which are *worse*, and not better than random weights. (Of thirteen such intervals, chance alone leaves zero outside
+# of about one.) With all labels the cosine loss and ArcFace come out ahead by less than a point, with intervals that
+# hold zero: a difference of two or three test pictures. An interval wholly above zero would have refuted (c), and one
+# above five points would have meant (a). What the intervals do *not* exclude is a gain of up to two points.
 #
 # Look also at the λ that validation chose for the cosine loss: the smallest of its grid with 100 labels (in the live
 # run $L_f$ hardly moved), the largest with all of them. 222 validation pictures hardly tell these settings apart.
@@ -846,7 +849,6 @@ def plot(ax, arrays):
     for k in range(3):
         ax.plot(*zip((0, 0), (1.25 * simplex[k]).tolist(), strict=True), color="black", linestyle=":", lw=1)
     ax.set_title(f"{share:.0%} nearest to their own row of g", fontsize=10, loc="center")
-    ax.set_axis_off()
     for k, (name, colour) in enumerate(zip(CLASSES, ("blue", "orange", "green"), strict=True)):
         ax.text(-1.35, 1.28 - 0.12 * k, "●▲■"[k] + " " + name, color=COLOURS[colour], fontsize=9)
 
@@ -1033,7 +1035,7 @@ check("03.normface_bound", lowest_loss)
 # %% [markdown]
 # ### ★ Exercise 5: supervised contrastive, by loops
 #
-# Complete `contrastive` from the formula in the table: for each picture i (the *anchor*), P(i) are the others of its
+# Complete `contrastive` from the formula below the table: for each picture i (the *anchor*), P(i) are the others of its
 # class, a runs over all others. Normalise z first; average over the anchors that have someone in P(i). Loops are fine.
 
 
@@ -1078,8 +1080,8 @@ check("03.contrastive", contrastive)
 # %% [markdown]
 # ### ★★ Exercise 6: too much of a good thing
 #
-# In the experiment's live cell, set the weight of the cosine loss to 100 (and keep the rate). **Predict** first: does
-# $L_f$ end lower, does $L_g$, does the test accuracy fall? Then try 100 with a hundredth of the rate.
+# In `train` of the live run, set `feature_weight=100` (and keep the rate), and run the cosine loss again. **Predict**
+# first: does $L_f$ end lower, does $L_g$, does the test accuracy fall? Then try 100 with a hundredth of the rate.
 #
 # ### ★★ Exercise 7: batches of four
 #
@@ -1119,9 +1121,9 @@ check("03.contrastive", contrastive)
 #
 # **Limits.** One data set with two classes, one network, the last stage of f trained at 96 pixels, six seeds, one
 # split with 334 test pictures: the intervals show the noise of training and of which pictures are labelled, not that
-# of another test set. The grids were small, and several choices lie at their edge; with 100 labels a rate of 0.01
-# ended in *not a number* for cross-entropy. Other data, more classes or training from scratch may say otherwise: Barz
-# and Denzler report large gains for small data sets *trained from scratch*.
+# of another test set. The grids were small, and several choices lie at their edge; in a trial with 100 labels, a rate
+# of 0.01 ended in *not a number* for cross-entropy. Other data, more classes or training from scratch may say
+# otherwise: Barz and Denzler report large gains for small data sets *trained from scratch*.
 #
 # **References.** Barz and Denzler 2020, *Deep learning on small datasets without pre-training using cosine loss*,
 # arXiv 1901.09054. Wen et al. 2016, *A discriminative feature learning approach for deep face recognition* (center
