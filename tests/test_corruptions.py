@@ -127,6 +127,7 @@ def test_a_split_is_corrupted_once_and_for_all(pictures):
     split = PictureSplit(pictures.repeat(17, 1, 1, 1), torch.arange(85), tuple(map(str, range(85))))
     noisy = corrupted(split, noise, 3, seed=7)
     assert torch.equal(noisy.pictures, corrupted(split, noise, 3, seed=7).pictures)
+    assert not torch.equal(noisy.pictures, corrupted(split, noise, 3, seed=8).pictures)
     assert not torch.equal(noisy.pictures[0], noisy.pictures[5]) and noisy.names == split.names
     assert not torch.equal(noisy.pictures[0], noisy.pictures[65])  # of the second part
     assert torch.equal(corrupted(split, compression, 1).pictures, compression(split.pictures, strength=1))

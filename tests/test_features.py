@@ -262,7 +262,7 @@ def test_sgd_reaches_the_optimum_of_logistic_regression(K, l2):
     torch.testing.assert_close(sgd(z).softmax(1), exact(z).softmax(1), rtol=0, atol=0.02)
     torch.testing.assert_close(whole(z), exact(z), rtol=1e-3, atol=1e-3)
     losses = [float(objective(z, y, h.weight, h.bias, l2).detach()) for h in (exact, sgd)]
-    assert losses[0] - 1e-6 <= losses[1] <= losses[0] + 1e-4 < np.log(K)
+    assert losses[0] - 1e-6 <= losses[1] <= losses[0] + 5e-4 < np.log(K)
     assert type(sgd) is LinearHead and sgd.weight.dtype == torch.float32 and sgd.weight.is_leaf
 
 

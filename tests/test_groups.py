@@ -148,6 +148,14 @@ def test_blocks_partition_the_parameters_in_the_order_of_the_forward_pass(name):
     assert lrs == sorted(lrs) and lrs[-1] == 1 and lrs[-2] == 0.75
 
 
+def test_blocks_open_plain_sequences_only():
+    class Block(nn.Sequential):
+        pass
+
+    model = nn.Sequential(nn.Sequential(nn.Linear(3, 3), nn.Sequential(Block(nn.Linear(3, 3)))), nn.ReLU())
+    assert list(blocks(model)) == ["0.0", "0.1.0", "1"]
+
+
 # --- when --------------------------------------------------------------------------------------------------------
 
 

@@ -104,6 +104,11 @@ def test_the_weight_moves_by_a_matrix_of_that_rank(name, rank):
     assert sum(p.numel() for p in trainable(lora)) == rank * sum(lora.delta().flatten(1).shape)
 
 
+def test_the_layer_alone_freezes_its_base():
+    lora = LoRA(nn.Linear(11, 7), 2, 3.0)
+    assert is_frozen(lora.base) and {id(p) for p in trainable(lora)} == {id(lora.A), id(lora.B)}
+
+
 def test_scale_is_alpha_over_rank():
     torch.manual_seed(0)
     first, second = (wrap(nn.Linear(11, 7), rank=2, alpha=alpha) for alpha in (2.0, 6.0))

@@ -36,7 +36,8 @@ def param_groups(**groups: tuple[nn.Module, float]) -> list[dict]:
 def add_group(optimizer: Optimizer, **groups: tuple[nn.Module, float]) -> None:
     """``unfreeze(f.stage4); add_group(optimizer, stage4=(f.stage4, 1e-4))``: a live optimizer takes parts over.
 
-    Its other groups keep their momentum. ValueError as in ``param_groups``, and for a parameter that it has already.
+    Its other groups keep their momentum. Do so between two calls of ``fit`` (one an epoch, with ``first_epoch``).
+    ValueError as in ``param_groups``, and for a parameter that it has already.
     """
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     new = param_groups(**groups)
