@@ -224,7 +224,7 @@ history = panel.run()
 assert min(history["loss"][-20:]) < history["loss"][0]
 
 # %% [markdown]
-# The same curves once more, to keep. Each grey-blue jag is one batch of 32 pictures, so single steps say little; the
+# The same curves once more, to keep. Each jag is one batch of 32 pictures, so single steps say little; the
 # epochs tell.
 
 # %% tags=["varies"]
