@@ -122,6 +122,12 @@ def test_copies_of_a_frozen_model_stay_frozen_and_apart(frozen, through):
     assert is_frozen(frozen.backbone) and not frozen.train().backbone.training
 
 
+def test_pickles_from_before_adaptation_was_a_package_still_load():
+    now = pickle.dumps(freeze(nn.Linear(5, 3)), protocol=0)
+    before = now.replace(b"csftlib.adaptation.freezing\n", b"csftlib.adaptation\n")
+    assert before != now and is_frozen(pickle.loads(before).train())
+
+
 def test_part_of_a_frozen_module_can_be_unfrozen():
     model = tiny_model()
     freeze(model.backbone)
