@@ -348,12 +348,14 @@ check("00.accuracy", accuracy)
 # fourteen more.)
 
 # %% [markdown] tags=["solution"]
-# **Exercise 2.** With *f* nearly still, the features are those of ImageNet and only a linear cut through them is
-# learned: less accurate on this task, but far from the trivial baseline. With *g* nearly still, *f* turns its features
-# towards a random *g*: that works too, for *f* has a thousand times as many numbers to adapt.
+# **Exercise 2.** In our run (seed 0, 222 validation pictures) both moving gave 83.8 %, *f* nearly still 82.0 %, *g*
+# nearly still 83.3 %. On 222 pictures one standard deviation is 2.5 points, so there is *no difference that we can
+# see*. That is itself a surprise: a linear cut through ImageNet's features does it, and so does bending the features
+# towards a random *g* that hardly moves.
 #
-# **Exercise 3.** It trains, more slowly and to a worse end: SqueezeNet's first layer expects values from about −120 to
-# 150 in the order blue, green, red, and gets values from 0 to 1. Nothing warns you.
+# **Exercise 3.** It learns nothing: in our run, 68.0 % after each of the three epochs, which is the trivial baseline.
+# SqueezeNet's first layer expects values from about −120 to 150 in the order blue, green, red, and gets values from 0
+# to 1. The loss at the first step, 0.633, looks as healthy as with the right numbers (0.637), and nothing warns you.
 
 # %% [markdown]
 # ### ★★★ Exercise 4: your own question
