@@ -69,6 +69,7 @@ def ours(f, split, compiled: bool) -> tuple[torch.nn.Module, float]:
     batches = loader(split, f.preprocess, batch_size=32)
     x, _ = next(iter(batches))
     choice = measure_precision(Model(folded, torch.nn.Identity()), x)
+    choice.precision.place(folded)  # extract leaves an extractor's layout alone; this one is our own copy
     if compiled:
         folded.compile()
     z, y = extract(folded, batches, precision=choice.precision)

@@ -28,13 +28,11 @@ def extract(
     """batches of (x (N, …), y (N,)) -> (features (N, D), labels (N,)), float32 and integer on the CPU
 
     stage: features are the maps that leave this stage of a `Backbone` ((N, C, H, W), large) instead of z.
-    precision: a `sftlib.runtime.Precision`, whose memory layout f keeps; None is float32. f runs in eval mode, and each of its modules
+    precision: a `sftlib.runtime.Precision`; None is float32. f runs in eval mode, and each of its modules
     returns to the mode it was in.
     """
     f = backbone if stage is None else partial(backbone.lower, stage=stage)
     device = next((p.device for p in backbone.parameters()), torch.device("cpu"))
-    if precision is not None:
-        precision.place(backbone)
     with eval_mode(backbone), torch.inference_mode():
         batches = [(_features(f, x.to(device), precision), y.cpu()) for x, y in loader]
     if not batches:
