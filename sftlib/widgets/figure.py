@@ -6,6 +6,9 @@ import traceback
 
 import IPython.display
 import ipywidgets as w
+import numpy as np
+import PIL.Image
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 RED = "var(--jp-error-color1, #c62828)"  # JupyterLab's own red, which follows its theme
@@ -35,8 +38,9 @@ class FigureView(w.Image):
 
     def draw(self):
         """Send the figure as it now is to the page."""
-        buffer = io.BytesIO()
-        self.figure.savefig(buffer, format="png", dpi=self.figure.dpi, metadata={"Software": None})
+        canvas, buffer = FigureCanvasAgg(self.figure), io.BytesIO()
+        canvas.draw()  # once; savefig would draw twice, the first time only to lay the figure out
+        PIL.Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").save(buffer, "png")
         self.value = buffer.getvalue()
 
     def still(self):
