@@ -325,13 +325,8 @@ def problems(outputs, cell):
 
 def _machine_paths():
     paths = {ROOT, Path.home(), Path(tempfile.gettempdir()), Path(sys.prefix), Path(sys.base_prefix)}
-    return [str(p) + "/" for p in sorted(paths) if len(p.parts) > 2] + [
-        "/home/",
-        "/Users/",
-        "/root/",
-        "/tmp/",
-        ":\\Users\\",
-    ]
+    of_systems = [f"/{name}/" for name in ("home", "Users", "root", "tmp")] + [":\\Users\\"]
+    return [str(p) + "/" for p in sorted(paths) if len(p.parts) > 2] + of_systems
 
 
 def keep_varying(notebook, path):
