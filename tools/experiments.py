@@ -15,8 +15,8 @@ How to add one: a module `tools/experiment_NAME.py` with a docstring (its first 
     def run(setting: dict, seed: int) -> dict:
         '''One row: a dict of results, with the same keys each time. Seeds everything itself.'''
 
-A row holds the seed, the setting, the results, the seconds it took, a hash of the code that made it (sftlib and the
-module) and the machine. A notebook reads the file, runs one seed live, and a test recomputes one row with `recompute`.
+A row holds the seed, the setting, the results, the seconds it took, a hash of the code that made it (the module and what
+it imports of sftlib) and the machine. A notebook reads the file, runs one seed live, and a test recomputes one row with `recompute`.
 """
 
 import argparse
@@ -110,9 +110,13 @@ def append(path, row):
 
 
 def code_version(module):
-    """Hash of sftlib's sources and of the experiment: the same code gives the same text, committed or not."""
+    """Hash of the experiment and of those modules of sftlib that have been imported, committed or not.
+
+    Taken when a run starts: what is edited while it goes on is not what makes its rows.
+    """
     digest = hashlib.sha256()
-    for path in [*sorted((ROOT / "sftlib").rglob("*.py")), Path(module.__file__)]:
+    used = sorted(Path(m.__file__) for name, m in list(sys.modules.items()) if name.partition(".")[0] == "sftlib")
+    for path in [*used, Path(module.__file__)]:
         digest.update(path.name.encode() + path.read_bytes().replace(b"\r\n", b"\n"))
     return digest.hexdigest()[:12]
 
@@ -129,14 +133,14 @@ def machine():
     return f"{about}; {os.cpu_count()} cores{extra}{gpu}"
 
 
-def one_row(module, setting, seed):
-    """Run one job -> its row"""
+def one_row(module, setting, seed, version):
+    """Run one job with the code called ``version`` -> its row"""
     started = time.perf_counter()
     result = module.run(dict(setting), seed)
     if both := [k for k in result if k in ("seed", *setting, *ABOUT)]:
         raise ValueError(f"run returned {both[0]!r}, which is already a column: rename it")
     seconds = f"{time.perf_counter() - started:.1f}"
-    about = dict(zip(ABOUT, (seconds, code_version(module), machine()), strict=True))
+    about = dict(zip(ABOUT, (seconds, version, machine()), strict=True))
     return {"seed": seed, **setting, **result, **about}
 
 
@@ -152,7 +156,7 @@ def run(name, *, tools=TOOLS, results=RESULTS, seeds=None, limit=None):
     print(f"{name}: {len(todo) - len(missing)} of {len(todo)} rows are kept or left for later, {len(missing)} to run")
     for setting, seed in (bar := tqdm(missing, unit="row", smoothing=0.1, dynamic_ncols=True)):
         bar.set_postfix_str(f"seed {seed}, " + ", ".join(f"{k} {v}" for k, v in setting.items()))
-        append(path, one_row(module, setting, seed))
+        append(path, one_row(module, setting, seed, version))
     return len(missing)
 
 
