@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from sftlib.adaptation import trainable
+from sftlib.records import Controls
 
 KEEP_EVERY = 20  # steps between two copies of a good state; also between two looks at a GPU's losses
 
@@ -42,6 +43,13 @@ def check_loop(train_loader, val_loader, epochs: int, first_epoch: int) -> None:
             raise ValueError(f"{name} has no batch: the split is empty, or smaller than batch_size with drop_last")
     if not (isinstance(epochs, int) and isinstance(first_epoch, int) and 1 <= first_epoch <= epochs):
         raise ValueError(f"got epochs={epochs!r}, first_epoch={first_epoch!r}; expected 1 <= first_epoch <= epochs")
+
+
+def check_controls(controls: Controls | None) -> Controls:
+    """The controls given, or untouched ones; ValueError for anything else."""
+    if controls is not None and not isinstance(controls, Controls):
+        raise ValueError(f"got a {type(controls).__name__} as controls; expected Controls(), or None")
+    return controls or Controls()
 
 
 def check_optimizer(model: nn.Module, optimizer: Optimizer) -> None:

@@ -3,61 +3,19 @@
 import copy
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.optim import Optimizer
 
-from sftlib.guards import Watch, check_functions, check_loop, check_losses, check_optimizer
+from sftlib.guards import Watch, check_controls, check_functions, check_loop, check_losses, check_optimizer
 from sftlib.metrics import Mean, correct
 from sftlib.model import Model, eval_mode
+from sftlib.records import Controls, Epoch, Outcome, Step
 from sftlib.runtime import CANDIDATES, FLOAT32, Precision, PrecisionChoice, choose_precision
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-
-
-class Outcome(NamedTuple):
-    """What a step computed, as tensors that nothing has waited for: losses () in nats per example, logits (N, K)."""
-
-    loss: Tensor
-    task_loss: Tensor
-    feature_loss: Tensor
-    logits: Tensor
-
-
-@dataclass(frozen=True)
-class Step:
-    """One update. ``step`` and ``epoch`` count from 1; ``lr`` is the largest rate of the optimizer's groups.
-
-    The losses are those *before* the update. They are read from the device when they are asked for, not before.
-    """
-
-    step: int
-    steps: int
-    epoch: int
-    outcome: Outcome
-    lr: float
-    images_per_s: float
-
-    loss = property(lambda self: self.outcome.loss.item(), doc="L = L_g + feature_weight · L_f (+ penalty)")
-    task_loss = property(lambda self: self.outcome.task_loss.item(), doc="L_g")
-    feature_loss = property(lambda self: self.outcome.feature_loss.item(), doc="L_f, 0 when there is none")
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """One pass over the training data. ``train`` and ``val`` hold "loss", "accuracy" and "n"; val may be None.
-
-    ``train`` is measured while the model learns, with augmentation and dropout; ``val`` after the epoch, without.
-    """
-
-    epoch: int
-    epochs: int
-    train: dict[str, float]
-    val: dict[str, float] | None
 
 
 def forward(
@@ -66,11 +24,8 @@ def forward(
 ) -> Outcome:  # fmt: skip
     """x (N, …), y (N,) -> the combined loss L = L_g(g(f(x)), y) + feature_weight · L_f(f(x), y) + penalty(model)"""
     with precision.autocast(x.device.type):
-        if hasattr(model, "cut"):  # `parallel.Parallel`: its gradients are averaged when f and g run as one module
-            z, logits = model.cut(x)
-        else:
-            z = model.backbone(x)  # (N, D)
-            logits = model.head(z)  # (N, K)
+        z = model.backbone(x)  # (N, D)
+        logits = model.head(z)  # (N, K)
     z, logits = _at_least_float32(z), _at_least_float32(logits)
     zero = logits.new_zeros(())
     L_g = zero if task_loss is None else task_loss(logits, y)
@@ -125,14 +80,15 @@ def fit(
     model: Model, train_loader: Iterable, optimizer: Optimizer, *, epochs: int, val_loader: Iterable | None = None,
     task_loss: Loss | None = F.cross_entropy, feature_loss: Loss | None = None, feature_weight: float = 1.0,
     penalty: Callable[[Model], Tensor] | None = None, combine=None, schedule: Callable[[int], float] | None = None,
-    precision: Precision = FLOAT32, first_epoch: int = 1,
+    precision: Precision = FLOAT32, first_epoch: int = 1, controls: Controls | None = None,
 ) -> Iterator[Step | Epoch]:  # fmt: skip
     """Train f and g; yields a ``Step`` after every update and an ``Epoch`` after every pass.
 
     Arguments are checked at this call; training happens while the result is iterated over, and stops where the
     iteration stops. ``schedule(step)``, step from 0, multiplies the rate that each group was built with.
     ``penalty(model)`` adds a term on parameters; ``combine((L_g, L_f), model)`` returns the scalar to differentiate
-    in place of L_g + feature_weight · L_f. ``first_epoch`` > 1 goes on after a checkpoint.
+    in place of L_g + feature_weight · L_f. ``first_epoch`` > 1 goes on after a checkpoint. ``controls`` may be
+    changed while the run goes on, from another thread too.
 
     Raises FloatingPointError at the first loss that is not finite; model and optimizer are then back at the last
     copy (every 20 steps) of a state whose loss was finite.
@@ -145,11 +101,14 @@ def fit(
     check_losses(task_loss, feature_loss, feature_weight, combine)
     check_loop(train_loader, val_loader, epochs, first_epoch)
     check_optimizer(model, optimizer)
+    controls = check_controls(controls)
     precision.place(model)
-    return _run(model, train_loader, optimizer, range(first_epoch, epochs + 1), val_loader, schedule, settings)
+    return _run(
+        model, train_loader, optimizer, range(first_epoch, epochs + 1), val_loader, schedule, controls, settings
+    )
 
 
-def _run(model, loader, optimizer, epochs, val_loader, schedule, settings) -> Iterator[Step | Epoch]:
+def _run(model, loader, optimizer, epochs, val_loader, schedule, controls, settings) -> Iterator[Step | Epoch]:
     where, precision = next(model.parameters()).device, settings["precision"]
     steps = len(loader) * epochs[-1]
     step = len(loader) * (epochs[0] - 1)
@@ -158,17 +117,17 @@ def _run(model, loader, optimizer, epochs, val_loader, schedule, settings) -> It
         model.train()  # what is frozen stays in eval mode
         loss, hits, mark = Mean(), Mean(), time.perf_counter()
         for x, y in loader:
-            if schedule is not None:
-                set_rates(optimizer, schedule(step))
+            _steer(optimizer, None if schedule is None else schedule(step), controls.rate)
+            weight = settings["feature_weight"] if controls.feature_weight is None else controls.feature_weight
             x, y = precision.place(x.to(where, non_blocking=True)), y.to(where, non_blocking=True)
             watch.before(step)
-            outcome = train_step(model, x, y, optimizer, **settings)
+            outcome = train_step(model, x, y, optimizer, **settings | {"feature_weight": weight})
             step += 1
             lr = max(group["lr"] for group in optimizer.param_groups)
             watch.after(step, lr, outcome.loss, x)
             loss.add(outcome.loss * len(y), len(y))
             hits.add(correct(outcome.logits, y), len(y))
-            yield Step(step, steps, epoch, outcome, lr, len(y) / (time.perf_counter() - mark))
+            yield Step(step, steps, epoch, outcome, lr, len(y) / (time.perf_counter() - mark), weight)
             mark = time.perf_counter()
         watch.look(x)
         train = {"loss": loss.value, "accuracy": hits.value, "n": hits.count}
@@ -183,6 +142,16 @@ def set_rates(optimizer: Optimizer, factor: float) -> None:
     """Set every group's rate to ``factor`` times the rate that it was built with (kept as "initial_lr")."""
     for group in optimizer.param_groups:
         group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
+
+
+def _steer(optimizer: Optimizer, scheduled: float | None, rate: float) -> None:
+    """Rates of the next step. Without a schedule, and while the control rests, what was set by hand stays."""
+    if scheduled is not None:
+        set_rates(optimizer, scheduled * rate)
+    elif rate != optimizer.param_groups[0].get("control", 1.0):
+        set_rates(optimizer, rate)
+        for group in optimizer.param_groups:
+            group["control"] = rate  # in the optimizer, so that a checkpoint holds it
 
 
 def measure_precision(

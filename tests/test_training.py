@@ -11,7 +11,7 @@ from torch import nn
 from sftlib.adaptation import freeze, param_groups
 from sftlib.runtime import FLOAT32, Precision
 from sftlib.schedules import warmup_cosine
-from sftlib.training import Epoch, Step, evaluate, fit, forward, measure_precision, train_step
+from sftlib.training import Controls, Epoch, Step, evaluate, fit, forward, measure_precision, train_step
 
 
 def sgd(model, lr=0.1, **settings):
@@ -377,3 +377,64 @@ def test_fit_in_bfloat16_channels_last_learns_as_well():
         assert all(p.dtype is torch.float32 for p in model.parameters())
     assert losses[1] == pytest.approx(losses[0], abs=0.05)
     assert D and N and K
+
+
+# --- controls --------------------------------------------------------------------------------------------------
+
+
+def test_untouched_controls_change_no_bit_with_a_schedule_and_without():
+    for schedule in (None, warmup_cosine(6, warmup=2)):
+        ends = []
+        for controls in (None, Controls()):
+            model = tiny_model()
+            torch.manual_seed(5)
+            optimizer = sgd(model, momentum=0.9)
+            run(model, batches(3), optimizer, epochs=2, schedule=schedule, controls=controls, feature_loss=to_origin)
+            ends.append(parameters(model))
+        assert torch.equal(*ends)
+
+
+def test_controls_set_between_two_records_hold_from_the_next_step_on():
+    model, loader, controls = plain_model(), batches(5), Controls()
+    optimizer = torch.optim.SGD(param_groups(f=(model.backbone, 0.01), g=(model.head, 0.1)))
+    schedule, seen = warmup_cosine(10), []
+    records = fit(
+        model, loader, optimizer, epochs=2, schedule=schedule, feature_loss=to_origin, feature_weight=0.3,
+        controls=controls,
+    )  # fmt: skip
+    for record in records:
+        if isinstance(record, Step):
+            seen.append((record.lr, record.feature_weight))
+            assert record.loss == pytest.approx(record.task_loss + record.feature_weight * record.feature_loss)
+            assert optimizer.param_groups[0]["lr"] == pytest.approx(record.lr / 10)
+            if record.step == 3:
+                controls.rate, controls.feature_weight = 0.5, 0.0
+            if record.step == 7:
+                controls.rate, controls.feature_weight = 1, None
+    rates = [1, 1, 1, 0.5, 0.5, 0.5, 0.5, 1, 1, 1]
+    assert [lr for lr, _ in seen] == [pytest.approx(0.1 * r * schedule(i)) for i, r in enumerate(rates)]
+    assert [w for _, w in seen] == [0.3] * 3 + [0.0] * 4 + [0.3] * 3
+
+
+def test_without_a_schedule_the_control_multiplies_the_rate_the_group_was_built_with():
+    model, controls, rates = plain_model(), Controls(), []
+    for record in fit(model, batches(5), sgd(model), epochs=1, controls=controls):
+        if isinstance(record, Step):
+            rates.append(record.lr)
+            controls.rate = [0.5, 0.5, 3, 1.0, 1.0][record.step - 1]
+    assert rates == [0.1, 0.05, 0.05, pytest.approx(0.3), 0.1]
+
+
+@pytest.mark.parametrize("value", [-0.1, math.nan, math.inf, "0.1", True, None])
+def test_controls_refuse_what_is_no_finite_number_of_at_least_zero(value):
+    controls, model = Controls(), plain_model()
+    with pytest.raises(ValueError, match="got rate=.* expected a finite number of at least 0"):
+        controls.rate = value
+    assert controls == Controls(1.0, None)
+    if value is not None:
+        with pytest.raises(ValueError, match="got feature_weight="):
+            Controls(feature_weight=value)
+    with pytest.raises(AttributeError):
+        controls.lr = 0.1
+    with pytest.raises(ValueError, match="got a dict as controls"):
+        fit(model, batches(), sgd(model), epochs=1, controls={"rate": 1.0})
