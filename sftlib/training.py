@@ -24,8 +24,11 @@ def forward(
 ) -> Outcome:  # fmt: skip
     """x (N, …), y (N,) -> the combined loss L = L_g(g(f(x)), y) + feature_weight · L_f(f(x), y) + penalty(model)"""
     with precision.autocast(x.device.type):
-        z = model.backbone(x)  # (N, D)
-        logits = model.head(z)  # (N, K)
+        if hasattr(model, "cut"):  # `parallel.Parallel`: its gradients are averaged when f and g run as one module
+            z, logits = model.cut(x)
+        else:
+            z = model.backbone(x)  # (N, D)
+            logits = model.head(z)  # (N, K)
     z, logits = _at_least_float32(z), _at_least_float32(logits)
     zero = logits.new_zeros(())
     L_g = zero if task_loss is None else task_loss(logits, y)
