@@ -1,0 +1,30 @@
+"""One training run in several processes: the same numbers as one process on the whole batch.
+
+Each worker holds a copy of the model and takes a slice of every batch; DistributedDataParallel (DDP) averages the
+gradients before each update, so the copies stay equal. ``tools/train.py`` is the script that torchrun starts.
+
+    with workers() as group:                                   # one process without torchrun: everything is as before
+        model = Parallel(Model(f, g).to(group.device), group, precision=precision)
+        for record in fit(model, Shards(batches, group), optimizer, epochs=3, val_loader=Shards(val, group)):
+            ...                                                # every worker; ``if group.leads:`` writes the log
+
+*How DDP and the cut fit together.* DDP must see the whole forward pass of what it wraps, and our loop needs z and the
+logits. So DDP wraps a module that gives both, x -> (z, logits), and `training.forward` calls it where there is one.
+It stays outside the model's own names: parameters, state and checkpoints are those of a plain ``Model``, and frozen
+parts, which DDP leaves alone, need no search for unused parameters.
+
+*What is equal.* Up to rounding (sums in another order): parameters, losses, accuracies. It holds
+- for uneven slices: DDP averages over workers, so the gradient of a worker with n of the batch's N examples is
+  weighted by n · world / N, at the outputs z and logits. A worker may even have no example;
+- for losses that are means over examples. One that couples the examples of a batch (supervised contrastive, spectral
+  shrinkage) sees a worker's slice only: a good loss, but not that of one process;
+- without dropout, whose masks differ, and with BatchNorm in eval mode (or SyncBatchNorm, which exists on GPUs only);
+- with augmentation: every worker makes the draws of the whole batch, from the same generator, and keeps its rows.
+"""
+
+from sftlib.parallel.group import Group, workers
+from sftlib.parallel.loop import evaluate_slices, fit, over_all_workers
+from sftlib.parallel.model import Parallel
+from sftlib.parallel.shards import Shards
+
+__all__ = ["Group", "Parallel", "Shards", "evaluate_slices", "fit", "over_all_workers", "workers"]

@@ -1,0 +1,64 @@
+"""The workers of a run, and sums over them."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from sftlib import runtime
+
+
+@dataclass(frozen=True)
+class Group:
+    """The workers of a run, as one of them sees it: its ``rank`` in 0 … world − 1, and where it computes."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @property
+    def leads(self) -> bool:
+        """Whether this worker writes the log and the checkpoints."""
+        return self.rank == 0
+
+
+@contextlib.contextmanager
+def workers(*, timeout_s: float = 300.0) -> Iterator[Group]:
+    """The group that torchrun started, NCCL between GPUs, else Gloo; without torchrun a group of one.
+
+    A worker that waits longer than ``timeout_s`` for another ends with an error, and torchrun ends the rest.
+    """
+    if not dist.is_torchelastic_launched():
+        yield Group(0, 1, runtime.device())
+        return
+    device = torch.device("cpu")
+    if torch.cuda.is_available():
+        device = torch.device("cuda", _own_gpu())
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(seconds=timeout_s))
+    try:
+        yield Group(dist.get_rank(), dist.get_world_size(), device)
+    finally:
+        dist.destroy_process_group()
+
+
+def _own_gpu() -> int:
+    local, gpus = dist.get_node_local_rank(), torch.cuda.device_count()
+    if local >= gpus:
+        raise ValueError(
+            f"got worker {local} (counted from 0) on a machine with {gpus} GPU(s); expected one GPU for each: start "
+            f"with --nproc-per-node={gpus}, or hide the GPUs (CUDA_VISIBLE_DEVICES=) to compute on the CPU"
+        )
+    return local
+
+
+def added(sums: Tensor, group: Group) -> Tensor:
+    """sums (…) of this worker -> (…), added up over all; waits for them"""
+    if group.world > 1:
+        sums = sums.to(group.device)
+        dist.all_reduce(sums)
+    return sums

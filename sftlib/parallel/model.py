@@ -1,0 +1,85 @@
+"""The model of one worker, and how its gradients become those of all workers' examples."""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
+
+from sftlib.model import Model
+from sftlib.parallel.group import Group
+from sftlib.runtime import FLOAT32, Precision
+
+
+class _Cut(nn.Module):
+    """x (N, …) -> z (N, D), logits (N, K): the forward pass that DDP wraps"""
+
+    def __init__(self, backbone: nn.Module, head: nn.Module):
+        super().__init__()
+        self.backbone, self.head = backbone, head
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        z = self.backbone(x)  # (N, D)
+        return z, self.head(z)  # (N, K)
+
+
+class _Weighted(torch.autograd.Function):
+    """t -> t, whose gradient is multiplied by ``weight`` () on the way back"""
+
+    @staticmethod
+    def forward(ctx, t: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(weight)
+        return t.view_as(t)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        (weight,) = ctx.saved_tensors
+        return gradient * weight.to(gradient.dtype), None
+
+
+class Parallel(Model):
+    """The model of one worker: a ``Model`` with the same f and g, whose gradients are those of all workers' examples.
+
+    Build it after freezing and after loading weights; worker 0's weights are copied to the others. The optimizer may
+    be built before or after. ``precision`` is that of `fit`: DDP wants the weights laid out before it sees them.
+    ValueError for a BatchNorm that would follow the batch: each worker has only a part of it.
+    """
+
+    def __init__(self, model: Model, group: Group, *, precision: Precision = FLOAT32):
+        super().__init__(model.backbone, model.head)
+        self.group = group
+        precision.place(self)
+        cut = _Cut(self.backbone, self.head)
+        if dist.is_initialized():
+            _refuse_batch_statistics(self, group)
+            cut = DistributedDataParallel(cut, gradient_as_bucket_view=True)
+            cut.broadcast_buffers = False  # equal from the start, and no BatchNorm moves them
+        self._cut = (cut,)  # in a tuple, so that its names stay out of the state and of the checkpoints
+
+    def cut(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """x (n, …), this worker's slice -> z (n, D), logits (n, K); n may be 0"""
+        n = len(x)
+        if n == 0:  # take part in the exchange all the same, with a picture that counts for nothing
+            x = x.new_zeros(1, *x.shape[1:])
+        z, logits = self._cut[0](x)
+        if self.group.world == 1:
+            return z, logits
+        total = torch.full((), float(n), device=x.device)  # filled on the device: nothing waits
+        dist.all_reduce(total)
+        weight = n * self.group.world / total
+        return _Weighted.apply(z[:n], weight), _Weighted.apply(logits[:n], weight)
+
+
+def _refuse_batch_statistics(model: nn.Module, group: Group) -> None:
+    fine = nn.SyncBatchNorm if group.device.type == "cuda" else ()
+    model.train()  # what is frozen stays in eval mode
+    names = [
+        n for n, m in model.named_modules() if isinstance(m, _BatchNorm) and m.training and not isinstance(m, fine)
+    ]
+    if names:
+        raise ValueError(
+            f"{names[0]} (and {len(names) - 1} more) would take BatchNorm statistics from the batch, of which each "
+            "worker sees a slice; expected BatchNorm in eval mode: call eval_stats_train_affine(model) or freeze f "
+            "before Parallel(…). On GPUs nn.SyncBatchNorm.convert_sync_batchnorm(model) is the other way (with "
+            "drop_last); on CPUs PyTorch has none"
+        )

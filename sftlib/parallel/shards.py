@@ -1,0 +1,43 @@
+"""A worker's slice of every batch."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from torch import Tensor
+
+from sftlib.datasets.loading import Loader
+from sftlib.parallel.group import Group
+
+
+class Shards:
+    """loader -> this worker's rows (n, …) of every batch (N, …), n = N / world rounded up or down, 0 included
+
+    The batch size of the loader stays that of the whole. Order and augmentation are drawn for the whole batch, so
+    every worker must be given a loader with the same seed. The price: each worker reads and augments whole batches;
+    of pictures in memory it preprocesses its own rows only.
+    """
+
+    def __init__(self, loader: Loader, group: Group):
+        if loader.batch_size < group.world:
+            raise ValueError(
+                f"got batches of {loader.batch_size} for {group.world} workers; expected an example for each: "
+                "take a larger batch_size (it counts the whole batch), or fewer workers"
+            )
+        if len(loader.split) < group.world:
+            raise ValueError(f"got {len(loader.split)} examples for {group.world} workers; expected one for each")
+        self.loader, self.group = loader, group
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """-> x (n, 3, H, W), y (n,)"""
+        if hasattr(self.loader.split, "pictures"):
+            preprocess = self.loader.preprocess
+            own = replace(self.loader, preprocess=lambda pictures: preprocess(pictures[self._rows(len(pictures))]))
+            yield from ((x, y[self._rows(len(y))]) for x, y in own)
+        else:
+            yield from ((x[self._rows(len(x))], y[self._rows(len(y))]) for x, y in self.loader)
+
+    def _rows(self, n: int) -> slice:
+        return slice(self.group.rank * n // self.group.world, (self.group.rank + 1) * n // self.group.world)
