@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 from sftlib.adaptation import trainable
 from sftlib.records import Controls
+from sftlib.runtime import Precision
 
 KEEP_EVERY = 20  # steps between two copies of a good state; also between two looks at a GPU's losses
 
@@ -52,6 +53,21 @@ def check_controls(controls: Controls | None) -> Controls:
     return controls or Controls()
 
 
+def check_resume(resume, first_epoch: int, precision: Precision) -> None:
+    """Raises ValueError unless the run goes on where the checkpoint was made, in the same arithmetic."""
+    if not (hasattr(resume, "epoch") and hasattr(resume, "progress")):
+        raise ValueError(f"got a {type(resume).__name__} as resume; expected what load_checkpoint returned")
+    if first_epoch not in (1, resume.epoch + 1):
+        raise ValueError(
+            f"got first_epoch={first_epoch} and a checkpoint of epoch {resume.epoch + 1}; expected resume alone"
+        )
+    if resume.progress is not None and resume.precision != precision:
+        raise ValueError(
+            f"got precision={precision} and a checkpoint of a run in {resume.precision}; expected the same: pass "
+            "precision=found.precision, with found = load_checkpoint(…)"
+        )
+
+
 def check_optimizer(model: nn.Module, optimizer: Optimizer) -> None:
     """Raises ValueError unless the optimizer holds every trainable parameter of ``model``, and no frozen one."""
     for part in ("backbone", "head"):
@@ -91,6 +107,7 @@ class Watch:
         self.optimizer = optimizer
         self.good = self.pending = None  # (step, tensors, optimizer state)
         self.recent: list[tuple[int, float, Tensor]] = []
+        self.x = None  # the last batch
 
     def before(self, step: int) -> None:
         """Call before the update that follows ``step`` updates."""
@@ -101,17 +118,18 @@ class Watch:
     def after(self, step: int, lr: float, loss: Tensor, x: Tensor) -> None:
         """Call after update number ``step`` with the loss that it started from, and its batch."""
         self.recent.append((step, lr, loss))
+        self.x = x
         if loss.device.type == "cpu" or step % KEEP_EVERY == 0:
-            self.look(x)
+            self.look()
 
-    def look(self, x: Tensor) -> None:
+    def look(self) -> None:
         """Read the losses since the last look: FloatingPointError if one is not finite, else the copy is good."""
         losses = torch.stack([loss for _, _, loss in self.recent]).tolist() if self.recent else []
         for (step, lr, _), value in zip(self.recent, losses, strict=True):
             if not math.isfinite(value):
                 self.good = self.good or self.pending
                 self._restore()
-                raise FloatingPointError(_what_happened(step, lr, value, x, self.good[0]))
+                raise FloatingPointError(_what_happened(step, lr, value, self.x, self.good[0]))
         self.recent.clear()
         if self.pending is not None:
             self.good, self.pending = self.pending, None

@@ -2,7 +2,7 @@
 
 import math
 import numbers
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from torch import Tensor
@@ -31,6 +31,8 @@ class Step:
     lr: float
     images_per_s: float
     feature_weight: float = 1.0  # the weight of this step
+    micro_batch: int | None = None  # examples at once; None: the whole batch
+    run: object = field(default=None, repr=False, compare=False)  # the run's `Progress`, for a checkpoint
 
     loss = property(lambda self: self.outcome.loss.item(), doc="L = L_g + feature_weight · L_f (+ penalty)")
     task_loss = property(lambda self: self.outcome.task_loss.item(), doc="L_g")

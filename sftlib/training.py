@@ -9,9 +9,20 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.optim import Optimizer
 
-from sftlib.guards import Watch, check_controls, check_functions, check_loop, check_losses, check_optimizer
+from sftlib.checkpoints import Checkpoint
+from sftlib.guards import (
+    Watch,
+    check_controls,
+    check_functions,
+    check_loop,
+    check_losses,
+    check_optimizer,
+    check_resume,
+)
+from sftlib.memory import Parts
 from sftlib.metrics import Mean, correct
 from sftlib.model import Model, eval_mode
+from sftlib.progress import Progress
 from sftlib.records import Controls, Epoch, Outcome, Step
 from sftlib.runtime import CANDIDATES, FLOAT32, Precision, PrecisionChoice, choose_precision
 
@@ -42,18 +53,26 @@ def forward(
 def train_step(
     model: Model, x: Tensor, y: Tensor, optimizer: Optimizer, *, task_loss: Loss | None,
     feature_loss: Loss | None = None, feature_weight: float = 1.0, penalty=None, combine=None,
-    precision: Precision = FLOAT32,
+    precision: Precision = FLOAT32, parts: Parts | None = None,
 ) -> Outcome:  # fmt: skip
     """x (N, …), y (N,) -> losses and logits before the update f ← f − α ∂L/∂f, g ← g − α ∂L/∂g
 
-    α is the rate of each of the optimizer's groups. ``task_loss=None`` trains on the feature loss alone.
+    α is the rate of each of the optimizer's groups. ``task_loss=None`` trains on the feature loss alone. ``parts``
+    computes the gradients in several goes, for batches that memory does not hold at once.
     """
-    outcome = forward(
-        model, x, y, task_loss=task_loss, feature_loss=feature_loss, feature_weight=feature_weight,
-        penalty=penalty, combine=combine, precision=precision,
-    )  # fmt: skip
-    optimizer.zero_grad()
-    outcome.loss.backward()  # ∂L/∂f and ∂L/∂g
+
+    def losses(x: Tensor, y: Tensor) -> Outcome:
+        return forward(
+            model, x, y, task_loss=task_loss, feature_loss=feature_loss, feature_weight=feature_weight,
+            penalty=penalty, combine=combine, precision=precision,
+        )  # fmt: skip
+
+    if parts is None:
+        outcome = losses(x, y)
+        optimizer.zero_grad()
+        outcome.loss.backward()  # ∂L/∂f and ∂L/∂g
+    else:
+        outcome = parts.backward(losses, x, y, optimizer)
     optimizer.step()
     return Outcome(*(t.detach() for t in outcome))
 
@@ -83,15 +102,17 @@ def fit(
     model: Model, train_loader: Iterable, optimizer: Optimizer, *, epochs: int, val_loader: Iterable | None = None,
     task_loss: Loss | None = F.cross_entropy, feature_loss: Loss | None = None, feature_weight: float = 1.0,
     penalty: Callable[[Model], Tensor] | None = None, combine=None, schedule: Callable[[int], float] | None = None,
-    precision: Precision = FLOAT32, first_epoch: int = 1, controls: Controls | None = None,
+    precision: Precision = FLOAT32, first_epoch: int = 1, resume: Checkpoint | None = None,
+    controls: Controls | None = None, micro_batch: int | None = None,
 ) -> Iterator[Step | Epoch]:  # fmt: skip
     """Train f and g; yields a ``Step`` after every update and an ``Epoch`` after every pass.
 
     Arguments are checked at this call; training happens while the result is iterated over, and stops where the
     iteration stops. ``schedule(step)``, step from 0, multiplies the rate that each group was built with.
     ``penalty(model)`` adds a term on parameters; ``combine((L_g, L_f), model)`` returns the scalar to differentiate
-    in place of L_g + feature_weight · L_f. ``first_epoch`` > 1 goes on after a checkpoint. ``controls`` may be
-    changed while the run goes on, from another thread too.
+    in place of L_g + feature_weight · L_f. ``resume=load_checkpoint(…)`` goes on where the checkpoint was made,
+    within an epoch too; ``first_epoch`` > 1 goes on after a whole epoch. ``controls`` may be changed while the run goes
+    on, from another thread too. ``micro_batch``: examples at once, see `sftlib.memory.Parts`.
 
     Raises FloatingPointError at the first loss that is not finite; model and optimizer are then back at the last
     copy (every 20 steps) of a state whose loss was finite.
@@ -102,43 +123,46 @@ def fit(
     }  # fmt: skip
     check_functions(task_loss=task_loss, feature_loss=feature_loss, penalty=penalty, combine=combine, schedule=schedule)
     check_losses(task_loss, feature_loss, feature_weight, combine)
+    if resume is not None:
+        check_resume(resume, first_epoch, precision)
+        first_epoch, controls = resume.epoch + 1, controls or resume.controls
     check_loop(train_loader, val_loader, epochs, first_epoch)
     check_optimizer(model, optimizer)
-    controls = check_controls(controls)
     precision.place(model)
-    return _run(
-        model, train_loader, optimizer, range(first_epoch, epochs + 1), val_loader, schedule, controls, settings
+    parts = Parts(
+        model, micro_batch, task_loss=task_loss, feature_loss=feature_loss, combine=combine, precision=precision
     )
+    run = Progress(train_loader, settings, check_controls(controls), parts, first_epoch)
+    return _run(model, optimizer, run, epochs, val_loader, schedule, resume and resume.progress)
 
 
-def _run(model, loader, optimizer, epochs, val_loader, schedule, controls, settings) -> Iterator[Step | Epoch]:
-    where, precision = next(model.parameters()).device, settings["precision"]
-    steps = len(loader) * epochs[-1]
-    step = len(loader) * (epochs[0] - 1)
+def _run(model, optimizer, run: Progress, epochs, val_loader, schedule, saved) -> Iterator[Step | Epoch]:
+    settings, controls, where = run.settings, run.controls, next(model.parameters()).device
+    precision, steps = settings["precision"], len(run.loader) * epochs
+    run.step = len(run.loader) * (run.epoch - 1)
     watch = Watch(model, optimizer, settings["feature_loss"])
-    for epoch in epochs:
+    for epoch in range(run.epoch, epochs + 1):
         model.train()  # what is frozen stays in eval mode
-        loss, hits, mark = Mean(), Mean(), time.perf_counter()
-        for x, y in loader:
-            _steer(optimizer, None if schedule is None else schedule(step), controls.rate)
+        batches, saved = run.begin(epoch) if saved is None else run.resume(saved, where), None
+        mark = time.perf_counter()
+        for x, y in batches:
+            _steer(optimizer, None if schedule is None else schedule(run.step), controls.rate)
             weight = settings["feature_weight"] if controls.feature_weight is None else controls.feature_weight
             x, y = precision.place(x.to(where, non_blocking=True)), y.to(where, non_blocking=True)
-            watch.before(step)
-            outcome = train_step(model, x, y, optimizer, **settings | {"feature_weight": weight})
-            step += 1
+            watch.before(run.step)
+            outcome = train_step(model, x, y, optimizer, **settings | {"feature_weight": weight}, parts=run.parts)
+            run.add(outcome, y)
             lr = max(group["lr"] for group in optimizer.param_groups)
-            watch.after(step, lr, outcome.loss, x)
-            loss.add(outcome.loss * len(y), len(y))
-            hits.add(correct(outcome.logits, y), len(y))
-            yield Step(step, steps, epoch, outcome, lr, len(y) / (time.perf_counter() - mark), weight)
+            watch.after(run.step, lr, outcome.loss, x)
+            rate = len(y) / (time.perf_counter() - mark)
+            yield Step(run.step, steps, epoch, outcome, lr, rate, weight, run.parts.size, run)
             mark = time.perf_counter()
-        watch.look(x)
-        train = {"loss": loss.value, "accuracy": hits.value, "n": hits.count}
-        task_loss = settings["task_loss"] or F.cross_entropy
+        watch.look()
         val = None
         if val_loader is not None:
+            task_loss = settings["task_loss"] or F.cross_entropy
             val = evaluate(model, val_loader, task_loss=task_loss, precision=precision)
-        yield Epoch(epoch, epochs[-1], train, val)
+        yield Epoch(epoch, epochs, run.measures(), val)
 
 
 def set_rates(optimizer: Optimizer, factor: float) -> None:

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Generator, Tensor
@@ -15,10 +15,19 @@ from sftlib.datasets.splits import take
 Preprocess = Callable[[Tensor], Tensor]
 
 
+@dataclass(eq=False)
+class Place:
+    """Where in an epoch a loader is; `dataclasses.replace(loader, …)` shares it, so both are in the same place."""
+
+    given: int = 0  # batches
+    began: Tensor | None = None  # the generator's state before it drew the order of this epoch; None between epochs
+    resumed: bool = False
+
+
 @dataclass(eq=False, kw_only=True, repr=False)
 class Loader:
     """What `loader` returns. Iterating gives one epoch; the next iteration goes on with the generator, so it has
-    another order. A checkpoint that stores `generator.get_state()` between epochs can continue the sequence."""
+    another order. `state_dict` says at any moment, within an epoch too, what the next batch depends on."""
 
     split: Dataset
     preprocess: Preprocess
@@ -27,6 +36,7 @@ class Loader:
     augment: Augment | None
     generator: Generator
     drop_last: bool
+    place: Place = field(default_factory=Place)
 
     def __len__(self) -> int:
         whole, rest = divmod(len(self.split), self.batch_size)
@@ -34,12 +44,55 @@ class Loader:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """-> (x (n, 3, H, W), y (n,)) with n = batch_size, or less in the last batch"""
-        n = len(self.split)
-        order = torch.arange(n)
+        place = self.place
+        if not place.resumed:
+            place.given, place.began = 0, self.generator.get_state()
+        place.resumed = False
+        batches = self._order().split(self.batch_size)[place.given : len(self)]
+        return self._counted(batches)
+
+    def state_dict(self) -> dict:
+        """What the next batch depends on: the place in the epoch and the generator, as after the last batch given"""
+        return {
+            "examples": len(self.split),
+            "batch_size": self.batch_size,
+            "shuffle": self.shuffle,
+            "drop_last": self.drop_last,
+            "given": self.place.given,
+            "began": self.place.began,
+            "generator": self.generator.get_state(),
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        """The next iteration gives the batches that followed; ValueError for the state of another loader."""
+        own = self.state_dict()
+        for name in ("examples", "batch_size", "shuffle", "drop_last"):
+            if own[name] != state[name]:
+                raise ValueError(
+                    f"got the place of a loader with {name}={state[name]}, here it is {own[name]}; expected the same: "
+                    "build the loader as the run did"
+                )
+        self.generator.set_state(state["generator"])
+        self.place.given, self.place.began = state["given"], state["began"]
+        self.place.resumed = state["began"] is not None
+
+    def _order(self) -> Tensor:
+        """-> rows (N,) in the order of this epoch; on the pictures' device, so that no batch waits for its rows"""
+        n, order = len(self.split), torch.arange(len(self.split))
         if self.shuffle:
-            order = torch.randperm(n, generator=self.generator, device=self.generator.device).cpu()
-        batches = order.split(self.batch_size)[: len(self)]
-        return self._from_memory(batches) if hasattr(self.split, "pictures") else self._one_by_one(batches)
+            # At the start of an epoch the twin is where the generator is; later the generator is ahead of it.
+            twin = Generator(self.generator.device)
+            twin.set_state(self.place.began)
+            order = torch.randperm(n, generator=twin, device=twin.device).cpu()
+            if self.place.given == 0:
+                self.generator.set_state(twin.get_state())
+        return order.to(self.split.pictures.device) if hasattr(self.split, "pictures") else order
+
+    def _counted(self, batches: tuple[Tensor, ...]) -> Iterator[tuple[Tensor, Tensor]]:
+        for x, y in self._from_memory(batches) if hasattr(self.split, "pictures") else self._one_by_one(batches):
+            self.place.given += 1
+            yield x, y
+        self.place.given, self.place.began = 0, None
 
     def _from_memory(self, batches: tuple[Tensor, ...]) -> Iterator[tuple[Tensor, Tensor]]:
         for rows in batches:
