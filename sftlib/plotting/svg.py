@@ -9,11 +9,12 @@ DASHES = ("", "7 3", "2 3", "9 3 2 3")
 TEXT = 'font-family="sans-serif" font-size="11" fill="currentColor"'
 
 
-def svg_curves(title, series, *, xlabel, width=360, height=190, max_points=300):
+def svg_curves(title, series, *, xlabel, width=360, height=190, max_points=300, marks=(), events=()):
     """series: name -> (x, y), two lists of one length -> an SVG picture as a string.
 
     A name that starts with "_" is drawn pale and is not named. Text and axes have the colour of the surrounding
     text, so that a dark theme works. A value that is not finite is left out.
+    marks: (x, y, text) each, a ring around that point; events: (x, text) each, a dotted line upwards from x.
     """
     lines = {name: thin(*xy, max_points) for name, xy in series.items()}
     points = [p for line in lines.values() for p in line if math.isfinite(p[1])]
@@ -25,14 +26,19 @@ def svg_curves(title, series, *, xlabel, width=360, height=190, max_points=300):
         return f'{frame}{heading}<text x="6" y="34" {TEXT} opacity=".7">no data yet</text></svg>'
     box = _Box(points, left=46, right=width - 10, top=40, bottom=height - 32)
     drawn = [_polyline(box, line, i - (len(lines) - len(named)), name) for i, (name, line) in enumerate(lines.items())]
+    drawn += [*_events(box, events), *_rings(box, marks)]
     return frame + heading + _legend(named) + _axes(box, xlabel) + "".join(drawn) + "</svg>"
 
 
 def thin(x, y, max_points):
-    """Two lists of one length -> at most max_points + 1 pairs, evenly taken, the last one always among them."""
-    stride = max(1, math.ceil(len(x) / max_points))
-    pairs = list(zip(x, y, strict=True))
-    return pairs[::stride] + (pairs[-1:] if pairs and (len(pairs) - 1) % stride else [])
+    """Two lists of one length -> at most max_points + 1 pairs, evenly taken, the last one always among them.
+
+    Every 2nd, 4th, 8th … pair: as a curve grows, the points that were drawn stay where they are. The cost does not
+    grow with the length.
+    """
+    stride = 1 << max(0, math.ceil(math.log2(len(x) / max_points))) if len(x) else 1
+    pairs = list(zip(x[::stride], y[::stride], strict=True))
+    return pairs + ([(x[-1], y[-1])] if len(x) and (len(x) - 1) % stride else [])
 
 
 def nice_ticks(low, high, count=4):
@@ -70,6 +76,31 @@ def _polyline(box, line, number, name):
     look = f'fill="none" stroke="{colour}" stroke-width="{1 if pale else 2.2}" opacity="{0.35 if pale else 1}"'
     dot = "" if pale or not kept else f'<circle cx="{kept[-1][0]:.1f}" cy="{kept[-1][1]:.1f}" r="3" fill="{colour}"/>'
     return f'<polyline points="{points}" {look} stroke-dasharray="{dash}"/>{dot}'
+
+
+def _events(box, events, rows=3):
+    """Dotted lines, the last few with their texts, which take turns in three rows so that neighbours stay readable."""
+    for i, (x, text) in enumerate(events):
+        place, row = box.x(x), box.top + 9 + 11 * (i % rows)
+        line = 'stroke="currentColor" stroke-dasharray="2 3" opacity=".8"'
+        yield f'<path d="M{place:.1f} {box.bottom}V{box.top}" {line}/>'
+        if i >= len(events) - 2 * rows:
+            side = "end" if place > (box.left + box.right) / 2 else "start"
+            shift = -4 if side == "end" else 4
+            yield f'<text x="{place + shift:.1f}" y="{row}" text-anchor="{side}" {TEXT}>{html.escape(text)}</text>'
+
+
+def _rings(box, marks):
+    for x, y, text in marks:
+        if math.isfinite(y):
+            place, height = box.x(x), box.y(y)
+            side = "end" if place > (box.left + box.right) / 2 else "start"
+            below = height + (18 if height < (box.top + box.bottom) / 2 else -10)
+            yield (
+                f'<circle cx="{place:.1f}" cy="{height:.1f}" r="6" fill="none" stroke="currentColor" '
+                f'stroke-width="1.6"/><text x="{place:.1f}" y="{below:.1f}" text-anchor="{side}" {TEXT}>'
+                f"{html.escape(text)}</text>"
+            )
 
 
 def _legend(named):

@@ -94,7 +94,7 @@ def test_moving_a_slider_and_choosing_from_a_list_redraw_the_figure(playground):
 def test_start_trains_live_and_stop_stops(playground):
     panel = playground.page.locator(".jp-OutputArea", has=playground.button("Start")).first
     status = panel.locator(".widget-html").first
-    start, stop = panel.locator(".widget-button").nth(0), panel.locator(".widget-button").nth(1)
+    start, stop = panel.locator(".widget-button").nth(0), panel.locator(".widget-button").nth(2)
     start.click()
     expect(status).to_contain_text("step ")
     expect(start).to_be_disabled()

@@ -1,0 +1,49 @@
+"""The history of a training run, for print."""
+
+import math
+
+import numpy as np
+
+from sftlib.plotting.charts import curves
+from sftlib.plotting.style import GREY, MARKERS
+
+SYMBOLS = {"rate": "α ×", "feature_weight": "λ ="}  # what the panel can change on the way
+
+
+def run_curves(axes, history):
+    """Two axes and a ``LiveRun.history`` -> the same two: loss by step, accuracies by epoch.
+
+    A star stands at the epoch with the best validation accuracy, a dotted line where a rate or weight was changed.
+    """
+    left, right = axes
+    left.plot(history["step"], history["loss"], color=GREY, linestyle="-", linewidth=0.7, alpha=0.5)
+    smooth = {"smoothed": (history["step"], history["smooth_loss"])}
+    curves(left, smooth, xlabel="step (pale: each by itself)", ylabel="loss (nats per example)")
+    for step, name, value in history["changes"]:
+        left.axvline(step, color=GREY, linestyle=":", linewidth=1.2)
+        left.annotate(f"{SYMBOLS[name]} {value:.3g}", (step, 0.98), xycoords=left.get_xaxis_transform(), xytext=(-3, 0),
+                      textcoords="offset points", rotation=90, ha="right", va="top", fontsize=9,
+                      bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8, "alpha": 0.8})  # fmt: skip
+    accuracy = {
+        name: (history["epochs"], history[key])
+        for name, key in (("train", "train_accuracy"), ("validation", "val_accuracy"))
+        if any(map(math.isfinite, history[key]))
+    }
+    curves(right, accuracy, xlabel="epoch", ylabel="accuracy")
+    best = best_epoch(history)
+    if best is not None:
+        at = history["epochs"][best], history["val_accuracy"][best]
+        right.plot(*at, marker="*", markersize=15, color="black", markerfacecolor="white", linestyle="none")
+        right.set_title(
+            f"best validation: {at[1]:.3f}, epoch {at[0]} of {history['epochs'][-1]}", fontsize=11, loc="left"
+        )
+    for line in right.get_lines()[: len(accuracy)]:
+        line.set_marker(MARKERS[0])  # with few epochs the points are what was measured
+        line.set_markersize(4)
+    return axes
+
+
+def best_epoch(history):
+    """-> position in "epochs" of the highest validation accuracy, the earliest of equals; None without validation"""
+    scores = np.array(history["val_accuracy"], dtype=float)
+    return int(np.nanargmax(scores)) if np.isfinite(scores).any() else None
