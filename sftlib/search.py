@@ -1,0 +1,60 @@
+"""A search over settings with Optuna that can be interrupted, goes on where it stopped, and is fixed by its seed."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import optuna
+from optuna.samplers import BaseSampler, TPESampler
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)  # a line for each trial is what we yield
+
+
+def search(
+    objective: Callable[[Trial], float],
+    *,
+    trials: int,
+    seed: int,
+    sampler: Callable[..., BaseSampler] = TPESampler,
+    journal: Path | None = None,
+) -> Iterator[FrozenTrial]:
+    """Maximise objective(trial); yields each completed trial, those of the journal first, until there are ``trials``.
+
+    objective asks the trial for its settings (``trial.suggest_float("lr", 1e-4, 1e-1, log=True)``) and returns a score,
+    higher is better. journal: a file to which every trial is written; the same call goes on from it. Trial number i
+    draws from sampler(seed=…) made of (seed, i) alone, so an interrupted search ends as one that was not. A trial that
+    was cut off is run again. One process a journal.
+    """
+    if trials < 1 or seed < 0:
+        raise ValueError(f"got trials={trials}, seed={seed}; expected at least one trial and a seed of 0 or more")
+    study = _study(journal)
+    _forget_cut_off(study)
+    done = completed(study)
+    yield from done[:trials]
+    for i in range(len(done), trials):
+        study.sampler = sampler(seed=int(np.random.SeedSequence([seed, i]).generate_state(1)[0]))
+        study.optimize(objective, n_trials=1)
+        yield completed(study)[-1]
+
+
+def completed(study: optuna.Study) -> list[FrozenTrial]:
+    """The trials that came to an end, in the order in which they ran."""
+    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+
+
+def _study(journal: Path | None) -> optuna.Study:
+    storage = None
+    if journal is not None:
+        journal.parent.mkdir(parents=True, exist_ok=True)
+        lock = JournalFileOpenLock(str(journal))  # works where links cannot be made, Windows among them
+        storage = JournalStorage(JournalFileBackend(str(journal), lock_obj=lock))
+    return optuna.create_study(storage=storage, study_name="search", load_if_exists=True, direction="maximize")
+
+
+def _forget_cut_off(study: optuna.Study) -> None:
+    """Samplers look at trials that are running; one that a crash left so would change what comes next."""
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        study.tell(trial.number, state=TrialState.FAIL)
