@@ -438,3 +438,33 @@ def test_controls_refuse_what_is_no_finite_number_of_at_least_zero(value):
         controls.lr = 0.1
     with pytest.raises(ValueError, match="got a dict as controls"):
         fit(model, batches(), sgd(model), epochs=1, controls={"rate": 1.0})
+
+
+# --- no waiting for the device ---------------------------------------------------------------------------------
+
+
+def test_no_step_reads_anything_from_the_device():
+    """Tensors of the "meta" device have no values: what would make a GPU wait, .item(), a branch, a copy, fails."""
+    model, x, y = tiny_model().to("meta"), torch.empty(N, 3, 5, 5, device="meta"), torch.empty(N, device="meta").long()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    records = fit(
+        model, [(x, y)] * 19, optimizer, epochs=1, feature_loss=to_origin, schedule=warmup_cosine(19, warmup=3),
+        penalty=lambda model: model.head.weight.square().sum(), precision=Precision(torch.float32, True),
+    )  # fmt: skip
+    for _, record in zip(range(19), records, strict=False):
+        assert isinstance(record.lr, float) and record.run.hits.count == record.step * N
+    with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
+        record.loss  # noqa: B018
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_no_step_waits_for_the_gpu():
+    model, data = tiny_model().cuda(), [(x.cuda(), y.cuda()) for x, y in batches(19)]
+    records = fit(model, data, torch.optim.AdamW(model.parameters(), lr=0.01), epochs=1, feature_loss=to_origin)
+    next(records)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(17):
+            next(records)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
