@@ -27,7 +27,8 @@ def fit(
 ) -> Iterator[Step | Epoch]:  # fmt: skip
     """`training.fit` in every worker; its ``Epoch`` records count all workers' examples, its ``Step`` records one's.
 
-    ``combine`` is not offered: it needs gradients that DDP does not give. A feature loss with state is refused.
+    ``combine`` is not offered: it needs gradients that DDP does not give; nor are smaller parts of a batch: start more
+    workers. A feature loss with state is refused. Checkpoints are made after epochs (``first_epoch``).
     RuntimeError when another worker died or stays silent longer than the timeout.
     """
     _check(model, task_loss, feature_loss)

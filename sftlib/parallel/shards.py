@@ -32,12 +32,17 @@ class Shards:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """-> x (n, 3, H, W), y (n,)"""
-        if hasattr(self.loader.split, "pictures"):
-            preprocess = self.loader.preprocess
-            own = replace(self.loader, preprocess=lambda pictures: preprocess(pictures[self._rows(len(pictures))]))
-            yield from ((x, y[self._rows(len(y))]) for x, y in own)
-        else:
+        if not hasattr(self.loader.split, "pictures"):
             yield from ((x[self._rows(len(x))], y[self._rows(len(y))]) for x, y in self.loader)
+            return
+        preprocess = self.loader.preprocess
+
+        def of_own_rows(pictures: Tensor) -> Tensor:
+            own = pictures[self._rows(len(pictures))]
+            return preprocess(own) if len(own) else preprocess(pictures[:1])[:0]  # none, of the right shape
+
+        own_loader = replace(self.loader, preprocess=of_own_rows)
+        yield from ((x, y[self._rows(len(y))]) for x, y in own_loader)
 
     def _rows(self, n: int) -> slice:
         return slice(self.group.rank * n // self.group.world, (self.group.rank + 1) * n // self.group.world)

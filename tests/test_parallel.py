@@ -1,0 +1,298 @@
+"""Several processes: two workers under torchrun (Gloo, loopback only) against one process on the whole batch.
+
+One launch does all of tests/parallel_worker.py, at whose end a worker dies; a second one runs tools/train.py.
+"""
+
+import csv
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import parallel_worker as worker
+import pytest
+import torch
+from helpers import plain_model
+from PIL import Image
+
+from sftlib import training
+from sftlib.checkpoints import load_checkpoint
+from sftlib.datasets import loader
+from sftlib.parallel import Group, Parallel, Shards, fit, over_all_workers, workers
+
+TESTS = Path(__file__).parent
+ROOT = TESTS.parent
+CLOSE = {"rtol": 1e-5, "atol": 1e-6}  # sums over a batch in another order, in float32
+ALONE = Group(0, 1, torch.device("cpu"))
+
+
+def torchrun(*words):
+    """Run a script in two workers, on this machine alone"""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1"]
+    command += ["--nproc-per-node=2", *map(str, words)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def launched(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("workers")
+    return torchrun(TESTS / "parallel_worker.py", folder), folder
+
+
+@pytest.fixture(scope="module")
+def found(launched):
+    process, folder = launched
+    assert (folder / "1.pt").exists(), process.stderr
+    return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
+
+
+def in_one_process(name, **changes):
+    build, prepare, settings, precision = worker.RUNS[name]
+    model = prepare(build(0))
+    optimizer = worker.sgd(model)
+    records = training.fit(
+        model, worker.batches(), optimizer, val_loader=worker.val_batches(), precision=precision,
+        **settings | changes,
+    )  # fmt: skip
+    return worker.result(model, records)
+
+
+def assert_same_state(state, expected, **tolerance):
+    assert list(state) == list(expected)
+    for name, value in state.items():
+        torch.testing.assert_close(value, expected[name], **tolerance, msg=lambda m, name=name: f"{name}: {m}")
+
+
+# --- the same numbers ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [name for name in worker.RUNS if name != "bf16"])
+def test_two_workers_end_with_the_parameters_of_one_process(found, name):
+    expected = in_one_process(name)
+    for own in found:
+        assert_same_state(own[name]["state"], expected["state"], **CLOSE)
+
+
+@pytest.mark.parametrize("name", [*worker.RUNS, "files", "resumed"])
+def test_workers_stay_equal_bit_for_bit(found, name):
+    assert_same_state(found[0][name]["state"], found[1][name]["state"], rtol=0, atol=0)
+
+
+def test_bf16_differs_by_its_rounding_only(found):
+    expected = in_one_process("bf16")["state"]
+    assert_same_state(found[0]["bf16"]["state"], expected, rtol=0.02, atol=0.002)
+
+
+@pytest.mark.parametrize("name", ["all", "BatchNorm"])
+def test_measures_are_those_of_all_examples(found, name):
+    expected = in_one_process(name)["epochs"]
+    for own in found:
+        for (train, val), (its_train, its_val) in zip(own[name]["epochs"], expected, strict=True):
+            assert (train["n"], val["n"]) == (worker.N, 17) == (its_train["n"], its_val["n"])
+            for mine, its in ((train, its_train), (val, its_val)):
+                assert mine["accuracy"] == its["accuracy"]  # whole numbers, divided once
+                assert mine["loss"] == pytest.approx(its["loss"], rel=1e-5)
+
+
+def test_losses_of_steps_are_of_the_own_rows(found):
+    rows = [[7 // 2, 7 // 2, 7 // 2, 0], [4, 4, 4, 1]]
+    expected = in_one_process("frozen f")["losses"][:4]
+    theirs = [own["frozen f"]["losses"][:4] for own in found]
+    for k, whole in enumerate(expected):
+        n = [rows[rank][k] for rank in (0, 1)]
+        assert (n[0] * theirs[0][k] + n[1] * theirs[1][k]) / sum(n) == pytest.approx(whole, rel=1e-5)
+    assert theirs[0][3] == 0  # without an example
+
+
+def test_frozen_parts_do_not_move(found):
+    for name, still in (("frozen f", "backbone.1"), ("partly frozen f", "backbone.1"), ("frozen g", "head")):
+        build = worker.RUNS[name][0]
+        start = build(0).state_dict()
+        for key in (k for k in start if k.startswith(still)):
+            assert torch.equal(found[1][name]["state"][key], start[key]), (name, key)
+
+
+def test_pictures_from_files_give_the_same(found):
+    model = plain_model()
+    data = worker.batches(worker.Files(worker.split()))
+    expected = worker.result(model, training.fit(model, data, worker.sgd(model), **worker.SETTINGS))
+    assert_same_state(found[1]["files"]["state"], expected["state"], **CLOSE)
+
+
+def test_a_resumed_run_ends_as_one_that_was_not_interrupted(found):
+    for own in found:
+        assert_same_state(own["resumed"]["state"], own["all"]["state"], rtol=0, atol=0)
+        assert own["resumed"]["losses"] == own["all"]["losses"][-4:]
+
+
+# --- refusals --------------------------------------------------------------------------------------------------
+
+
+def test_batchnorm_in_train_mode_is_refused_with_the_remedy(found):
+    for own in found:
+        assert "backbone.1 (and 0 more) would take BatchNorm statistics" in own["refusals"]["train mode"]
+        assert "call eval_stats_train_affine(model) or freeze f" in own["refusals"]["train mode"]
+        assert "SyncBatchNorm" in own["refusals"]["train mode"]
+        assert "would take BatchNorm statistics" in own["refusals"]["train mode inside frozen"]
+
+
+def test_workers_that_draw_differently_are_told(found):
+    for own in found:
+        assert "differ in their state of the loader's generator" in own["refusals"]["own seed"]
+
+
+def test_what_cannot_be_shared_out_is_refused():
+    eight = Group(0, 8, torch.device("cpu"))
+    with pytest.raises(ValueError, match="batches of 7 for 8 workers; expected an example for each"):
+        Shards(worker.batches(), eight)
+    with pytest.raises(ValueError, match="5 examples for 8 workers"):
+        Shards(loader(worker.split(5), worker.preprocess, batch_size=11), eight)
+
+
+def test_fit_names_what_it_needs():
+    model, data = plain_model(), Shards(worker.batches(), ALONE)
+    with pytest.raises(ValueError, match=r"got a Model; expected Parallel\(model, group\)"):
+        fit(model, data, worker.sgd(model), epochs=1)
+    with pytest.raises(ValueError, match=r"no gradient would reach it: freeze\(model.head\)"):
+        fit(Parallel(model, ALONE), data, worker.sgd(model), epochs=1, task_loss=None, feature_loss=worker.to_origin)
+    with pytest.raises(ValueError, match="Linear as feature_loss; its state would differ"):
+        fit(Parallel(model, ALONE), data, worker.sgd(model), epochs=1, feature_loss=torch.nn.Linear(2, 3))
+
+
+# --- one process, slices, sums ---------------------------------------------------------------------------------
+
+
+def test_without_torchrun_all_is_as_in_training_fit():
+    with workers() as group:
+        assert group.leads and group.world == 1
+        model = Parallel(plain_model(), Group(0, 1, torch.device("cpu")))
+        own = worker.result(model, fit(model, Shards(worker.batches(), ALONE), worker.sgd(model), **worker.SETTINGS))
+    expected = in_one_process("all")
+    assert_same_state(own["state"], expected["state"], rtol=0, atol=0)
+    assert own["losses"] == expected["losses"]
+    assert [train for train, _ in own["epochs"]] == [train for train, _ in expected["epochs"]]
+
+
+@pytest.mark.parametrize("files", [False, True])
+@pytest.mark.parametrize("world", [1, 2, 3, 5])
+def test_slices_of_all_workers_are_the_whole_batch(world, files):
+    data = worker.Files(worker.split()) if files else worker.split()
+    whole = list(worker.batches(data))
+    slices = [list(Shards(worker.batches(data), Group(r, world, torch.device("cpu")))) for r in range(world)]
+    for k, (x, y) in enumerate(whole):
+        sizes = [len(own[k][1]) for own in slices]
+        assert max(sizes) - min(sizes) <= 1
+        assert torch.equal(torch.cat([own[k][0] for own in slices]), x)
+        assert torch.equal(torch.cat([own[k][1] for own in slices]), y)
+
+
+def test_only_the_own_rows_are_preprocessed():
+    seen = []
+    data = loader(worker.split(), lambda p: seen.append(len(p)) or p.float(), batch_size=7)
+    list(Shards(data, Group(1, 2, torch.device("cpu"))))
+    assert seen == [4, 4, 4, 1]
+
+
+def test_measures_of_one_worker_are_left_alone():
+    measures = {"loss": 0.7, "accuracy": 2 / 3, "n": 3}
+    assert over_all_workers(measures, ALONE) == measures
+
+
+def test_state_is_that_of_a_plain_model():
+    model = plain_model()
+    assert list(Parallel(model, ALONE).state_dict()) == list(model.state_dict())
+    assert len(list(Parallel(model, ALONE).parameters())) == len(list(model.parameters()))
+
+
+# --- a worker dies ---------------------------------------------------------------------------------------------
+
+
+def test_the_death_of_a_worker_ends_the_run_and_is_named(launched):
+    process, _ = launched
+    assert process.returncode != 0
+    assert "worker 0 lost contact with another one after step" in process.stderr
+    assert "The last checkpoint is whole: start again from it" in process.stderr
+    assert re.search(r"rank +: 1 .*\n +exitcode +: 7", process.stderr), process.stderr
+
+
+def test_no_worker_warned(launched):
+    assert "warning" not in launched[0].stderr.lower(), launched[0].stderr
+
+
+def test_the_last_checkpoint_outlives_a_worker(launched):
+    _, folder = launched
+    model = plain_model(5)
+    assert load_checkpoint(folder / "dies.pt", model, worker.sgd(model)).epoch == 1
+    expected = plain_model()
+    for _ in training.fit(expected, worker.batches(), worker.sgd(expected), epochs=1):
+        pass
+    assert_same_state(model.state_dict(), expected.state_dict(), **CLOSE)
+    assert [p.name for p in folder.iterdir() if "partial" in p.name] == []
+
+
+# --- the script ------------------------------------------------------------------------------------------------
+
+
+def script():
+    spec = importlib.util.spec_from_file_location("train_script", ROOT / "tools" / "train.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """root/train/CLASS/…, root/val/CLASS/…: 11 and 7 pictures of 40 pixels"""
+    root, g = tmp_path_factory.mktemp("pictures"), torch.Generator().manual_seed(0)
+    for part, n in (("train", 11), ("val", 7)):
+        for i in range(n):
+            folder = root / part / ("dark", "light")[i % 2]
+            folder.mkdir(parents=True, exist_ok=True)
+            noise = torch.randint(128, (40, 40, 3), generator=g, dtype=torch.uint8)
+            Image.fromarray((noise + 127 * (i % 2)).numpy()).save(folder / f"{i}.png")
+    return root
+
+
+WORDS = ("--size", "33", "--batch", "5", "--epochs", "2", "--rate-f", "0.0005", "--seed", "3")
+
+
+def logged(folder):
+    with open(folder / "log.csv", newline="") as file:
+        return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+
+
+def test_the_script_gives_one_process_and_two_workers_the_same_log(pictures, tmp_path):
+    process = torchrun(ROOT / "tools" / "train.py", pictures, "--out", tmp_path / "two", *WORDS)
+    assert process.returncode == 0, process.stderr
+    assert "warning" not in process.stderr.lower(), process.stderr
+    assert process.stdout.count("epoch 1/2") == process.stdout.count("epoch 2/2") == 1  # one log
+    assert "2 worker(s), cpu" in process.stdout
+    script().main([str(pictures), "--out", str(tmp_path / "one"), *WORDS])
+    two, one = logged(tmp_path / "two"), logged(tmp_path / "one")
+    assert [row["train_n"] for row in two] == [11, 11] and [row["val_n"] for row in two] == [7, 7]
+    for mine, its in zip(two, one, strict=True):
+        assert mine == pytest.approx(its, rel=1e-4)
+    states = [torch.load(tmp_path / name / "last.pt")["model"] for name in ("two", "one")]
+    assert_same_state(*states, rtol=1e-3, atol=1e-5)
+
+
+def test_the_script_resumes_and_keeps_what_is_there(pictures, tmp_path):
+    main = script().main
+    words = [str(pictures), *WORDS, "--freeze"]
+    main([*words, "--out", str(tmp_path / "whole")])
+    out = ["--out", str(tmp_path / "halves")]
+    stopped = script()
+    stopped.write = None  # ends the run with a TypeError, after the first checkpoint
+    with pytest.raises(TypeError):
+        stopped.main([*words, *out])
+    with pytest.raises(ValueError, match="is there already: --resume goes on from it"):
+        main([*words, *out])
+    main([*words, *out, "--resume"])
+    states = [torch.load(tmp_path / name / "last.pt")["model"] for name in ("halves", "whole")]
+    assert_same_state(*states, rtol=0, atol=0)
+    assert [row["epoch"] for row in logged(tmp_path / "halves")] == [2]
+    main([*words, *out, "--resume"])  # nothing left to do
+    assert [row["epoch"] for row in logged(tmp_path / "halves")] == [2]
