@@ -13,6 +13,7 @@ from sftlib.losses.balancers import (
     gradient_norm_ratio,
     pcgrad,
 )
+from sftlib.losses.co_tuning import CoTuning, bayes_relationship, category_relationship, co_tuning
 from sftlib.losses.features import CenterLoss, center, supervised_contrastive, update_centers
 from sftlib.losses.margins import arcface, cosface
 from sftlib.losses.penalties import batch_spectral_shrinkage, l2_sp, snapshot
@@ -27,6 +28,7 @@ from sftlib.losses.prototypes import (
 
 __all__ = [
     "CenterLoss",
+    "CoTuning",
     "GradNorm",
     "LearnedPrototypes",
     "Losses",
@@ -36,7 +38,10 @@ __all__ = [
     "UncertaintyWeights",
     "arcface",
     "batch_spectral_shrinkage",
+    "bayes_relationship",
+    "category_relationship",
     "center",
+    "co_tuning",
     "cosface",
     "cosine_prototype",
     "fixed_weight",
