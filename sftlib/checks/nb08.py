@@ -1,0 +1,143 @@
+"""Checkers of notebook 08."""
+
+import math
+
+import torch
+
+from sftlib.checks import Wrong, checker, expect, require
+
+
+def _draw(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@checker("08.l2_sp")
+def _l2_sp(answer):
+    """w (P,), w0 (P,), strength a -> (penalty (), gradient (P,)) of a/2 ||w - w0||^2"""
+    for P, a, seed in ((5, 0.1, 0), (7, 3.0, 1), (3, 1.0, 2)):
+        w, w0 = _draw(P, seed=seed), _draw(P, seed=seed + 10)
+        penalty, gradient = _pair(answer(w.clone(), w0.clone(), a), "(penalty, gradient)")
+        away = w - w0
+        known = [
+            (a * away @ away, "the half is missing: then the gradient would be 2a(w − w₀)"),
+            (a / 2 * w @ w, "this is weight decay: it holds w near 0, L2-SP holds it near its start w₀"),
+            (a / 2 * away.abs().sum(), "these are absolute values; L2 means squares"),
+            (a / 2 * away.square().mean(), "a sum over the parameters, not their mean"),
+            (a / 2 * (away @ away).sqrt(), "the length of w − w₀ is squared in the penalty"),
+        ]
+        expect(f"a = {a}: the penalty", penalty, a / 2 * away @ away, known=known)
+        known = [
+            (-a * away, "this is minus the gradient, the direction of the step; the gradient points away from w₀"),
+            (2 * a * away, "the half of the penalty cancels the 2 of the derivative"),
+            (a * w, "this pulls towards 0; L2-SP pulls towards w₀"),
+            (away, "the strength a is missing"),
+        ]
+        expect(f"a = {a}: the gradient", gradient, a * away, known=known)
+
+
+@checker("08.log_uniform")
+def _log_uniform(answer):
+    """low, high, u (n,) uniform in [0, 1] -> rates (n,), log-uniform between low and high"""
+    u = torch.tensor([0.0, 0.25, 0.5, 0.9, 1.0], dtype=torch.float64)
+    for low, high in ((1e-4, 1e-1), (3e-3, 5.0), (1.0, 32.0)):
+        ratio = high / low
+        want = low * ratio**u
+        known = [
+            (low + (high - low) * u, "these are spread evenly; nine tenths lie in the upper nine tenths of the range"),
+            (math.log(low) + math.log(ratio) * u, "these are the logarithms of the rates; take the exponential"),
+            (math.log10(low) + math.log10(ratio) * u, "these are powers of ten's exponents; 10 to the power of them"),
+            (high * (low / high) ** u, "u = 0 must give low, not high"),
+        ]
+        got = torch.as_tensor(answer(low, high, u.clone()), dtype=torch.float64)
+        expect(f"from {low:g} to {high:g}", got / low, want / low, known=[(v / low, why) for v, why in known])
+
+
+@checker("08.one_standard_error")
+def _one_standard_error(answer):
+    """accuracy (strategies, seeds), cost (strategies,) -> index of the cheapest within a standard error of the best"""
+    noise = torch.tensor([-0.03, -0.01, 0.0, 0.01, 0.03], dtype=torch.float64)  # standard error 0.01
+    far = torch.tensor([-0.15, -0.05, 0.0, 0.05, 0.15], dtype=torch.float64)
+    cases = [
+        ("the dear best, and a cheap one 0.005 below", [0.9, 0.895, 0.7], [9, 3, 1], noise, 1),
+        ("the best is the cheapest", [0.9, 0.899, 0.898], [1, 3, 9], noise, 0),
+        ("the others are 0.015 and more below", [0.7, 0.885, 0.9], [1, 2, 9], noise, 2),
+        ("all within one standard error", [0.895, 0.9, 0.893], [5, 9, 2], noise, 2),
+        ("noisy seeds, standard error 0.05", [0.8, 0.77, 0.7], [9, 4, 1], far, 1),
+    ]
+    for name, means, costs, spread, want in cases:
+        # the others' seeds differ little: the standard error that counts is that of the best
+        rows = [m + spread * (1 if m == max(means) else 0.1) for m in means]
+        accuracy, cost = torch.stack(rows), torch.tensor(costs, dtype=torch.float64)
+        got = _index(answer(accuracy.clone(), cost.clone()), len(costs))
+        best = int(torch.tensor(means).argmax())
+        within = [i for i in range(len(means)) if means[i] >= max(means) - spread.std().item()]
+        reasons = {best: "this is the best mean; a cheaper one is within one standard error of it"}
+        if want == best:
+            reasons = {}
+        deviation = min(within, key=lambda i: costs[i])
+        if deviation != want:
+            reasons[deviation] = "this is within one *deviation*; the standard error is the deviation over √seeds"
+        cheapest = int(cost.argmin())
+        if cheapest not in (want, deviation):
+            reasons.setdefault(cheapest, "this is the cheapest of all; it must be near the best as well")
+        why = reasons.get(got, "not the cheapest of those that are near enough to the best")
+        require(got == want, f"{why} ({name}: got strategy {got}, expected another)")
+
+
+@checker("08.honest")
+def _honest(answer):
+    """val (R,), test (R,) accuracies of R settings -> (index of the choice, the accuracy to report)"""
+    for n, seed in ((13, 0), (29, 1), (7, 2)):
+        val, test = 0.8 + 0.01 * _draw(n, seed=seed).clamp(-3, 3), 0.8 + 0.01 * _draw(n, seed=seed + 20).clamp(-3, 3)
+        first = torch.randperm(n, generator=torch.Generator().manual_seed(seed))[:4]  # best on val, test, both; worst
+        val[first] = torch.tensor([0.95, 0.70, 0.92, 0.60], dtype=val.dtype)
+        test[first] = torch.tensor([0.81, 0.96, 0.94, 0.82], dtype=val.dtype)
+        chosen = int(val.argmax())
+        i, report = _pair(answer(val.clone(), test.clone()), "(index, accuracy)")
+        i = _index(i, n)
+        require(
+            i != int(test.argmax()),
+            "the test accuracies were used to choose: then they no longer say what new pictures will do",
+        )
+        require(i != int((val + test).argmax()), "the choice looks at the test accuracies too")
+        require(i == chosen, f"choose by the best validation accuracy (of {n} settings: got {i}, expected another)")
+        known = [
+            (val[chosen], "this is the validation accuracy of the winner: it won partly by luck, so it flatters"),
+            (test.max(), "this is the best test accuracy of all, not that of the setting which was chosen"),
+            (test.mean(), "report the chosen setting's test accuracy, not the mean of all"),
+        ]
+        expect(f"what to report for one of {n} settings", report, test[chosen], known=known)
+
+
+@checker("08.relationship")
+def _relationship(answer):
+    """p (N, S) source probabilities, y (N,), K -> (K, S): what the source head says of each target class"""
+    for N, S, K, seed in ((11, 5, 3, 0), (17, 7, 2, 1)):
+        p = _draw(N, S, seed=seed).softmax(1)
+        y = torch.arange(N) % K
+        member = (y == torch.arange(K)[:, None]).double()  # (K, N)
+        want = member @ p / member.sum(1, keepdim=True)
+        winners = (member @ torch.eye(S, dtype=p.dtype)[p.argmax(1)]) / member.sum(1, keepdim=True)
+        known = [
+            (member @ p, "these are sums; divide by the number of pictures of each class, and each row sums to 1"),
+            (want.T, "a row is a target class, a column a source class"),
+            (member @ p / N, "divide by the number of pictures *of the class*, not by all"),
+            (winners, "these count the most probable class; the mean of the probabilities keeps the rest as well"),
+            (want / want.sum(0), "the rows are to sum to 1, not the columns"),
+        ]
+        expect(f"{N} pictures, {S} source and {K} target classes", answer(p.clone(), y.clone(), K), want, known=known)
+
+
+def _pair(value, what):
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        raise Wrong(f"got {type(value).__name__}, expected two things: return {what}")
+    return value
+
+
+def _index(value, n):
+    try:
+        i = int(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise Wrong(f"got {type(value).__name__}, expected the index of one of {n}") from None
+    require(0 <= i < n, f"got {i}, expected an index from 0 to {n - 1}")
+    return i
