@@ -5,10 +5,11 @@ import dataclasses
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.utils.data import Dataset
 
 from sftlib.datasets import PictureSplit, loader
-from sftlib.datasets.augment import Chain, Crop, flip, flip_vertical
+from sftlib.datasets.augment import Chain, Crop, boxes_by_products, flip, flip_vertical, resized_boxes, rotate
 from sftlib.datasets.on_device import prefetch, stored_bytes, to_device
 
 META = torch.device("meta")
@@ -136,15 +137,31 @@ def test_a_loader_of_pictures_on_a_device_makes_its_batches_there_and_reads_none
     split = to_device(split_of(13, grey), META)
     assert split.pictures.device == split.labels.device == META and split.names == split_of(13).names
     assert (split.pictures.stride(1) == 0) is grey
-    augment = Chain((flip, flip_vertical))
+    augment = Chain((flip, flip_vertical, Crop(5), rotate))
     shapes = [(x.device, tuple(x.shape), y.device) for x, y in batches_of(split, augment=augment)]
-    assert shapes == [(META, (n, 3, 7, 11), META) for n in (5, 5, 3)]
+    assert shapes == [(META, (n, 3, 5, 5), META) for n in (5, 5, 3)]
 
 
 def test_the_draws_do_not_depend_on_the_device():
-    here, there = (batches_of(split, augment=flip) for split in (split_of(13), to_device(split_of(13), META)))
+    augment = Chain((flip, Crop(5), rotate))
+    here, there = (batches_of(split, augment=augment) for split in (split_of(13), to_device(split_of(13), META)))
     list(here), list(there)
     assert torch.equal(here.generator.get_state(), there.generator.get_state())
+
+
+@pytest.mark.parametrize("size", [3, 5, 13, 29])
+def test_crops_by_products_are_those_of_interpolate(size):
+    g = torch.Generator().manual_seed(size)
+    pictures = torch.randint(256, (7, 2, 17, 23), generator=g, dtype=torch.uint8)
+    boxes = Crop(size, scale=(0.02, 1.0)).boxes(7, 17, 23, g)
+    boxes[:3] = torch.tensor([[0, 0, 17, 23], [16, 22, 1, 1], [3, 5, 11, 2]])
+    found = boxes_by_products(pictures.float(), boxes, size)
+    for picture, (top, left, height, width), ours in zip(pictures.float(), boxes.tolist(), found, strict=True):
+        part = picture[None, :, top : top + height, left : left + width]
+        theirs = F.interpolate(part, size=(size, size), mode="bilinear", antialias=True, align_corners=False)[0]
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-3)
+    on_cpu = resized_boxes(pictures, boxes, size).float()
+    assert (found - on_cpu).abs().max() <= 1  # grey values: the uint8 kernel rounds twice
 
 
 def test_grey_pictures_count_once():
