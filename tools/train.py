@@ -30,6 +30,7 @@ from sftlib.adaptation import eval_stats_train_affine, freeze, param_groups
 from sftlib.backbones import load_backbone
 from sftlib.checkpoints import load_checkpoint, save_checkpoint
 from sftlib.datasets import augment, image_folder, loader, solar_cells
+from sftlib.datasets.on_device import to_device
 from sftlib.model import LinearHead, Model
 from sftlib.parallel import Group, Parallel, Shards, fit, workers
 from sftlib.runtime import FLOAT32, Precision, seed_everything
@@ -61,10 +62,11 @@ def train(options: argparse.Namespace, group: Group) -> Iterator[Epoch]:
     model, optimizer = build(options, len(data.classes))
     model.to(group.device)
     crop_and_flip = augment.Chain((augment.Crop(options.size, scale=(0.5, 1)), augment.flip))
+    train_split, val_split = (to_device(split, group.device) for split in (data.train, data.val))
     batches = loader(
-        data.train, model.backbone.preprocess, batch_size=options.batch, shuffle=True, augment=crop_and_flip
+        train_split, model.backbone.preprocess, batch_size=options.batch, shuffle=True, augment=crop_and_flip
     )
-    val = loader(data.val, model.backbone.preprocess, batch_size=options.batch)
+    val = loader(val_split, model.backbone.preprocess, batch_size=options.batch)
     path, first_epoch = options.out / "last.pt", 1
     if path.exists():
         if not options.resume:
