@@ -1,6 +1,7 @@
 """A run on disk: everything that its next step depends on, written whole or not at all."""
 
 import contextlib
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,8 +11,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from sftlib.model import load_safely, require_same_shapes, save_atomically
-from sftlib.progress import generator_states, set_generator_states
-from sftlib.records import Controls, Step
+from sftlib.progress import Progress, generator_states, set_generator_states
+from sftlib.records import Controls, Epoch, Step
 from sftlib.runtime import FLOAT32, Precision, versions
 
 FORMAT = 2
@@ -31,23 +32,23 @@ class Checkpoint:
 
 
 def save_checkpoint(
-    path: str | Path, model: nn.Module, optimizer: Optimizer, *, step: Step | None = None, epoch: int | None = None,
-    feature_loss=None, combine=None, generator: torch.Generator | None = None, precision: Precision | None = None,
-    seed: int | None = None, settings: dict | None = None,
+    path: str | Path, model: nn.Module, optimizer: Optimizer, *, step: Step | None = None,
+    epoch: Epoch | int | None = None, feature_loss=None, combine=None, generator: torch.Generator | None = None,
+    precision: Precision | None = None, seed: int | None = None, settings: dict | None = None,
 ) -> Path:  # fmt: skip
     """Write the run as it is; the previous file stays until the new one is complete.
 
-    ``step``, the record that ``fit`` gave last, is enough at any moment: it knows the loader, losses, precision and
-    controls. With ``epoch``, after a whole one, pass what has state: the loader's ``generator``, a feature loss, a
-    ``combine``. ``settings`` (plain values) are kept for the reader. Killed while it writes, it leaves the previous
-    file and one that ends in .partial, which a later call removes.
+    ``step`` or ``epoch``, the record that ``fit`` gave last, is enough: it knows the loader, losses, precision and
+    controls. With the number of an epoch that is over, pass what has state: the loader's ``generator``, a feature
+    loss, a ``combine``. ``settings`` (plain values) are kept for the reader. Killed while it writes, it leaves the
+    previous file, and one that ends in .partial, which a later call removes.
     """
     progress, controls = None, None
     if (step is None) == (epoch is None):
-        raise ValueError("expected one of step=record, at any Step of fit, and epoch=number, after a whole epoch")
-    if step is not None:
-        run = _of_present(step)
-        progress, controls, epoch = run.state_dict(), run.controls, run.epoch - 1
+        raise ValueError("expected one of step=record, at any Step of fit, and epoch=record, at an Epoch")
+    if not isinstance(epoch, int):
+        run = _run_at(step or epoch)
+        progress, controls, epoch = run.state_dict(), run.controls, run.epoch - (not run.over)
         feature_loss, combine, precision = (run.settings[k] for k in ("feature_loss", "combine", "precision"))
     state = {
         "format": FORMAT,
@@ -105,14 +106,20 @@ def load_checkpoint(
     )
 
 
-def _of_present(step: Step):
-    if getattr(step, "run", None) is None or step.step != step.run.step:
-        now = "none" if getattr(step, "run", None) is None else f"step {step.run.step}"
+def _run_at(record: Step | Epoch) -> Progress:
+    """The run that gave ``record``; ValueError unless it was the last one, for the model has moved on since"""
+    run = getattr(record, "run", None)
+    if not isinstance(run, Progress):
+        raise ValueError(f"got a {type(record).__name__}; expected a record that fit gave")
+    kind = "epoch" if isinstance(record, Epoch) else "step"
+    if getattr(record, kind) != getattr(run, kind) or run.over != (kind == "epoch"):
         raise ValueError(
-            f"got a record of step {getattr(step, 'step', None)}, the run's last is {now}; expected the Step that fit "
-            "gave last: save inside the loop over fit(…), before the next record"
+            f"got the record of {kind} {getattr(record, kind)}, but the run has gone on; expected the record that "
+            "fit gave last: save inside the loop over fit(…), before the next record"
         )
-    return step.run
+    if kind == "step" and not math.isfinite(record.loss):
+        raise FloatingPointError(f"the loss is {record.loss} at step {record.step}: this state is not worth keeping")
+    return run
 
 
 def _precision(precision: Precision) -> dict:

@@ -17,7 +17,7 @@ from sftlib.records import Controls, Outcome
 class Progress:
     """The place of a run, which ``fit`` moves along: ``step`` updates are done, ``batch`` of them in this epoch.
 
-    Each ``Step`` carries it as ``run``, and ``save_checkpoint(…, step=record)`` writes it. A loader with
+    Each record carries it as ``run``, and ``save_checkpoint`` writes it. A loader with
     ``state_dict`` and ``load_state_dict``, such as the course's own, says itself where it is. Any other is iterated
     anew from the generator states that its epoch began with, and the batches that were used are passed over.
     """
@@ -32,25 +32,27 @@ class Progress:
     loss: Mean = field(default_factory=Mean)
     hits: Mean = field(default_factory=Mean)
     labels: Tensor | None = None  # of the last batch
+    over: bool = False  # the epoch is: the next record belongs to the next one
 
     def begin(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of this epoch, from its first one"""
-        self.epoch, self.batch, self.loss, self.hits = epoch, 0, Mean(), Mean()
+        self.epoch, self.batch, self.loss, self.hits, self.over = epoch, 0, Mean(), Mean(), False
         self.began = _states_for_order(self.loader)
         return iter(self.loader)
 
     def resume(self, saved: dict, where: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of this epoch that were not used when ``saved`` was; draws go on as they would have then"""
+        self._load(saved)
+        if saved["batch"] == 0:  # between epochs
+            set_generator_states(saved["generators"])
+            return self.begin(self.epoch)
         self.batch, self.labels, self.began = saved["batch"], saved["labels"], saved["began"]
-        self.step = len(self.loader) * (self.epoch - 1) + self.batch
-        self.parts.size = self.parts.size or saved["micro_batch"]
+        self.step += self.batch
         for mean, (total, count) in ((self.loss, saved["loss"]), (self.hits, saved["hits"])):
             mean.total, mean.count = total.to(where), count
-        if hasattr(self.loader, "load_state_dict"):
-            self.loader.load_state_dict(saved["loader"])
-            rest = iter(self.loader)
-        else:
-            rest = self._pass_over(saved)
+        rest = iter(self.loader)
+        if self.began is not None:
+            self._pass_over(rest)
         set_generator_states(saved["generators"])
         return rest
 
@@ -65,33 +67,47 @@ class Progress:
         return {"loss": self.loss.value, "accuracy": self.hits.value, "n": self.hits.count}
 
     def state_dict(self) -> dict:
-        """Plain values and tensors on the CPU"""
-        return {
-            "batch": self.batch,
+        """Plain values and tensors on the CPU: the place after the last record"""
+        state = {
+            "batch": 0,
             "batches": len(self.loader),
-            "loss": (self.loss.total.cpu(), self.loss.count),
-            "hits": (self.hits.total.cpu(), self.hits.count),
-            "labels": self.labels.cpu(),
             "loader": self.loader.state_dict() if hasattr(self.loader, "load_state_dict") else None,
-            "began": self.began,
+            "began": _states_for_order(self.loader) if self.over else self.began,
             "micro_batch": self.parts.size,
             "generators": generator_states(),
         }
+        if self.over:
+            return state
+        return state | {
+            "batch": self.batch,
+            "loss": (self.loss.total.cpu(), self.loss.count),
+            "hits": (self.hits.total.cpu(), self.hits.count),
+            "labels": self.labels.cpu(),
+        }
 
-    def _pass_over(self, saved: dict) -> Iterator[tuple[Tensor, Tensor]]:
-        torch.set_rng_state(self.began["torch"])
-        if self.began["loader"] is not None:
-            self.loader.generator.set_state(self.began["loader"])
-        rest, labels = iter(self.loader), None
+    def _load(self, saved: dict) -> None:
+        if saved["batches"] != len(self.loader):
+            raise ValueError(
+                f"got a checkpoint of {saved['batches']} batches an epoch and a loader of {len(self.loader)}; "
+                "expected the same: build the loader as the run did"
+            )
+        self.parts.size = self.parts.size or saved["micro_batch"]
+        if saved["began"] is None:
+            self.loader.load_state_dict(saved["loader"])
+            return
+        torch.set_rng_state(saved["began"]["torch"])
+        if saved["began"]["loader"] is not None:
+            self.loader.generator.set_state(saved["began"]["loader"])
+
+    def _pass_over(self, batches: Iterator[tuple[Tensor, Tensor]]) -> None:
         for _ in range(self.batch):
-            _, labels = next(rest)
-        if not torch.equal(labels.cpu(), saved["labels"]):
+            _, labels = next(batches)
+        if not torch.equal(labels.cpu(), self.labels):
             raise ValueError(
                 f"the loader, a {type(self.loader).__name__}, did not repeat the order of the run that was saved: "
                 "give it the same data, and let it draw from its .generator or from torch's, or use "
                 "sftlib.datasets.loader, whose place in the epoch is saved"
             )
-        return rest
 
 
 def _states_for_order(loader: Iterable) -> dict | None:

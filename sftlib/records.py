@@ -50,6 +50,7 @@ class Epoch:
     epochs: int
     train: dict[str, float]
     val: dict[str, float] | None
+    run: object = field(default=None, repr=False, compare=False)
 
 
 @dataclass(slots=True)

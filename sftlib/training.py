@@ -158,11 +158,12 @@ def _run(model, optimizer, run: Progress, epochs, val_loader, schedule, saved) -
             yield Step(run.step, steps, epoch, outcome, lr, rate, weight, run.parts.size, run)
             mark = time.perf_counter()
         watch.look()
+        run.over = True
         val = None
         if val_loader is not None:
             task_loss = settings["task_loss"] or F.cross_entropy
             val = evaluate(model, val_loader, task_loss=task_loss, precision=precision)
-        yield Epoch(epoch, epochs, run.measures(), val)
+        yield Epoch(epoch, epochs, run.measures(), val, run)
 
 
 def set_rates(optimizer: Optimizer, factor: float) -> None:

@@ -1,5 +1,7 @@
 """A run that was stopped at any moment and resumed ends, to the bit, as the one that never was."""
 
+import dataclasses
+import os
 import random
 import subprocess
 import sys
@@ -97,6 +99,18 @@ def test_stopped_at_any_place_of_an_epoch_its_first_and_last_step_included(stop,
     assert [r.step for r in going if isinstance(r, Step)] == list(range(stop + 1, EPOCHS * BATCHES + 1))
 
 
+def test_stopped_between_two_epochs_nothing_but_the_record_is_needed(tmp_path, uninterrupted):
+    model, optimizer, *rest = everything()
+    for record in records(model, optimizer, *rest):
+        if isinstance(record, Epoch):
+            path = save_checkpoint(tmp_path / "last.pt", model, optimizer, epoch=record)
+            break
+    torch.manual_seed(99)
+    parts, epochs = finished(*resumed(path))
+    require_same(parts, uninterrupted[0])
+    assert epochs == uninterrupted[1][1:]
+
+
 class WithoutGenerator:
     """A loader that draws from torch's global generator and knows nothing of checkpoints"""
 
@@ -121,7 +135,8 @@ def data_loader():
 
 
 @pytest.mark.parametrize("make", [lambda: batches(3), cached, WithoutGenerator, data_loader])
-def test_any_loader_that_repeats_its_order_can_be_resumed_within_an_epoch(make, tmp_path):
+@pytest.mark.parametrize("stop", [5, 3])  # within an epoch, and between two
+def test_any_loader_that_repeats_its_order_can_be_resumed(stop, make, tmp_path):
     def build():
         model, combine = tiny_model(), RandomWeights(torch.Generator().manual_seed(2))
         torch.manual_seed(11)
@@ -130,13 +145,15 @@ def test_any_loader_that_repeats_its_order_can_be_resumed_within_an_epoch(make, 
 
     loader, optimizer, model, settings = build()
     for record in fit(model, loader, optimizer, **settings):
-        if isinstance(record, Step) and record.step == 5:
+        if stop == 5 and isinstance(record, Step) and record.step == stop:
             path = save_checkpoint(tmp_path / "last.pt", model, optimizer, step=record)
+        if stop == 3 and isinstance(record, Epoch) and record.epoch == 1:
+            path = save_checkpoint(tmp_path / "last.pt", model, optimizer, epoch=record)
     again, other_optimizer, other, settings = build()
     torch.manual_seed(12)
     found = load_checkpoint(path, other, other_optimizer, combine=settings["combine"])
     rest = list(fit(other, again, other_optimizer, resume=found, **settings))
-    assert [r.step for r in rest if isinstance(r, Step)] == [6] and rest[-1].train == record.train
+    assert [r.step for r in rest if isinstance(r, Step)] == list(range(stop + 1, 7)) and rest[-1].train == record.train
     require_same((other, other_optimizer), (model, optimizer))
 
 
@@ -148,6 +165,13 @@ def test_a_loader_that_does_not_repeat_its_order_is_refused(tmp_path):
     found = load_checkpoint(path, model, optimizer)
     with pytest.raises(ValueError, match="a list, did not repeat the order"):
         list(fit(model, batches(3, seed=4), optimizer, epochs=1, resume=found))
+
+
+def test_a_loader_of_another_length_is_refused(tmp_path):
+    model, optimizer = saved(tmp_path / "last.pt")
+    found = load_checkpoint(tmp_path / "last.pt", model, optimizer)
+    with pytest.raises(ValueError, match="a checkpoint of 3 batches an epoch and a loader of 5"):
+        list(fit(model, batches(5), optimizer, epochs=2, resume=found))
 
 
 def test_controls_and_settings_come_back_and_the_rate_stays_as_it_was_set(tmp_path):
@@ -213,11 +237,14 @@ def test_a_checkpoint_of_the_former_format_still_goes_on_after_its_epoch(tmp_pat
 def test_only_the_present_step_can_be_saved_and_only_plain_values(tmp_path):
     model = plain_model()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    first, second, *_ = fit(model, batches(3), optimizer, epochs=1)
-    with pytest.raises(ValueError, match="a record of step 1, the run's last is step 3"):
-        save_checkpoint(tmp_path / "last.pt", model, optimizer, step=first)
+    first, second, third, epoch = fit(model, batches(3), optimizer, epochs=1)
+    for wrong in ({"step": first}, {"step": third}, {"epoch": dataclasses.replace(epoch, epoch=0)}):
+        with pytest.raises(ValueError, match="got the record of .*, but the run has gone on"):
+            save_checkpoint(tmp_path / "last.pt", model, optimizer, **wrong)
+    with pytest.raises(ValueError, match="got a str; expected a record"):
+        save_checkpoint(tmp_path / "last.pt", model, optimizer, step="last")
     for wrong in ({}, {"step": second, "epoch": 1}):
-        with pytest.raises(ValueError, match="one of step=record.* and epoch=number"):
+        with pytest.raises(ValueError, match="one of step=record.* and epoch=record"):
             save_checkpoint(tmp_path / "last.pt", model, optimizer, **wrong)
     with pytest.raises(ValueError, match=r"got a set in settings\['a'\]"):
         save_checkpoint(tmp_path / "last.pt", model, optimizer, epoch=1, settings={"a": {1}})
@@ -240,8 +267,6 @@ def test_what_a_killed_process_left_is_removed_once_a_later_checkpoint_is_whole(
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     leftover = tmp_path / "last.pt.123.partial"
     leftover.write_bytes(b"half")
-    import os
-
     os.utime(leftover, (1, 1))
     for epoch, there in ((1, True), (2, False)):
         save_checkpoint(tmp_path / "last.pt", model, optimizer, epoch=epoch)
