@@ -1,7 +1,7 @@
 """A small run with all that a checkpoint must hold. test_resume.py starts it in another process, and kills that.
 
-python killed_run.py PATH [half]: goes on from PATH if it is there, writes it after every step and says so; with
-"half", the fifth write stops in the middle and waits.
+python killed_run.py PATH [half]: goes on from PATH if it is there, writes it after every step and says so; waits after
+step 8, for whoever kills it may be slow. With "half", the fifth write stops in the middle and waits.
 """
 
 import io
@@ -75,8 +75,11 @@ if __name__ == "__main__":
     else:
         parts = everything()
         model, optimizer, going = *parts[:2], records(*parts)
+    half = sys.argv[2:] == ["half"]
     for count, record in enumerate(r for r in going if isinstance(r, Step)):
-        if sys.argv[2:] == ["half"] and count == 4:
+        if half and count == 4:
             model_module.torch.save = write_half
         save_checkpoint(path, model, optimizer, step=record)
         print(record.step, flush=True)
+        if record.step == 8 and not half:
+            sys.stdin.read()
