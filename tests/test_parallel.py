@@ -14,6 +14,7 @@ from pathlib import Path
 import parallel_worker as worker
 import pytest
 import torch
+import torch.distributed as dist
 from helpers import plain_model
 from PIL import Image
 
@@ -216,6 +217,26 @@ def test_the_death_of_a_worker_ends_the_run_and_is_named(launched):
     assert "worker 0 lost contact with another one after step" in process.stderr
     assert "The last checkpoint is whole: start again from it" in process.stderr
     assert re.search(r"rank +: 1 .*\n +exitcode +: 7", process.stderr), process.stderr
+
+
+def test_an_error_ends_its_worker_at_once_without_waiting_for_the_others(monkeypatch, capsys):
+    calls = []
+
+    def end(code):
+        calls.append(f"exit {code}")
+        raise SystemExit
+
+    monkeypatch.setattr(dist, "is_torchelastic_launched", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(dist, "init_process_group", lambda backend, timeout: calls.append(backend))
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: calls.append("waits"))
+    monkeypatch.setattr(dist, "get_rank", lambda: 1)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
+    monkeypatch.setattr(os, "_exit", end)
+    with pytest.raises(SystemExit), workers():
+        raise KeyError("a picture is missing")
+    assert calls == ["gloo", "exit 1"]
+    assert "a picture is missing" in capsys.readouterr().err
 
 
 def test_no_worker_warned(launched):

@@ -23,7 +23,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from torch.distributed.elastic.multiprocessing.errors import record as report_errors_to_torchrun
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sftlib.adaptation import eval_stats_train_affine, freeze, param_groups
@@ -122,7 +121,6 @@ def arguments(words: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-@report_errors_to_torchrun
 def main(words: list[str] | None = None) -> None:
     """Run the script with these words, by default those of the command line"""
     options = arguments(words)

@@ -1,6 +1,9 @@
 """The workers of a run, and sums over them."""
 
 import contextlib
+import os
+import sys
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -8,6 +11,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
 from sftlib import runtime
 
@@ -42,8 +46,21 @@ def workers(*, timeout_s: float = 300.0) -> Iterator[Group]:
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(seconds=timeout_s))
     try:
         yield Group(dist.get_rank(), dist.get_world_size(), device)
-    finally:
-        dist.destroy_process_group()
+    except Exception as error:
+        _end_at_once(error)
+    dist.destroy_process_group()
+
+
+def _end_at_once(error: Exception) -> None:
+    """Print the error, tell torchrun of it, and end this process.
+
+    An ordinary end would wait in Gloo for the others, who wait for this worker, until the timeout is over.
+    """
+    traceback.print_exception(error)
+    get_error_handler().record_exception(error)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def _own_gpu() -> int:
