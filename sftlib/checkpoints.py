@@ -64,7 +64,7 @@ def save_checkpoint(
         "settings": _plain(settings or {}, "settings"),
         "controls": controls and [controls.rate, controls.feature_weight],
         "progress": _plain(progress, "progress"),
-        "versions": versions(),
+        "versions": _environment(model),
     }
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -92,7 +92,7 @@ def load_checkpoint(
         _require_fit(path, state[name] or {}, module)
     _require_same_groups(path, state["optimizer"], optimizer)
     if exact:
-        _require_same_environment(path, state["versions"])
+        _require_same_environment(path, state["versions"], _environment(model))
     for name, module in modules.items():
         module.load_state_dict(state[name])
     optimizer.load_state_dict(state["optimizer"])
@@ -182,11 +182,16 @@ def _require_same_groups(path: Path, saved: dict, optimizer: Optimizer) -> None:
         raise ValueError(f"{path} holds optimizer groups of {there} tensors, here are {here}: freeze the same parts")
 
 
-def _require_same_environment(path: Path, saved: dict) -> None:
-    here = versions()
-    different = [
-        f"{name} {saved.get(name)} there and {here[name]} here" for name in here if saved.get(name) != here[name]
-    ]
+def _environment(model: nn.Module) -> dict[str, str | int]:
+    """What the bits of a result depend on besides the checkpoint"""
+    where = next((p.device for p in model.parameters()), torch.device("cpu"))
+    device = torch.cuda.get_device_name(where) if where.type == "cuda" else where.type
+    return versions() | {"device": device, "cpu": torch.backends.cpu.get_cpu_capability()}
+
+
+def _require_same_environment(path: Path, saved: dict, here: dict) -> None:
+    names = [name for name in here if here[name] != saved.get(name, here[name])]  # a former format knows fewer
+    different = [f"{name} {saved[name]} there and {here[name]} here" for name in names]
     if different:
         raise ValueError(
             f"{path} comes from another environment: {', '.join(different)}. The run would go on, but not bit for bit: "
