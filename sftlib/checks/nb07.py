@@ -1,0 +1,124 @@
+"""Checkers of notebook 07."""
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.stats import weightedtau
+
+from sftlib.checks import checker, expect, require
+
+
+def _draw(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@checker("07.leep")
+def _leep(answer):
+    """theta (N, S), y (N,) -> mean_i log sum_s P(y_i|s) theta_is"""
+    cases = (("7 source classes", 23, 7, 3, 1.0), ("2 source classes", 11, 2, 2, 2.0), ("sure heads", 17, 5, 3, 4.0))
+    for number, (named, N, S, K, sharp) in enumerate(cases):
+        theta, y = (sharp * _draw(N, S, seed=number)).softmax(1), torch.arange(N) % K
+        joint = torch.stack([sum(theta[i] for i in range(N) if y[i] == k) for k in range(K)]) / N  # (K, S)
+        conditional = joint / joint.sum(0)
+        p = (conditional[y] * theta).sum(1)
+        want = p.log().mean()
+        source = theta.argmax(1)
+        by_row = joint / joint.sum(1, keepdim=True)
+        known = [
+            (-want, "the sign is turned: logs of probabilities are at most 0"),
+            (p.log().sum(), "this sums over the pictures; take the mean"),
+            (p.mean().log(), "this is the log of the mean; take the mean of the logs"),
+            (want / math.log(2), "this is in bits; use the natural logarithm"),
+            (conditional[y, source].log().mean(), "this takes only the most probable source class; sum over all s"),
+            ((joint[y] * theta).sum(1).log().mean(), "divide P(y, s) by its sum over the classes first: P(y|s)"),
+            ((by_row[y] * theta).sum(1).log().mean(), "this divides each row; P(y|s) divides each column"),
+            ((theta * conditional[y].log()).sum(1).mean(), "the logarithm is of the sum over s, not inside it"),
+        ]
+        expect(named, answer(theta.clone(), y.clone()), want, known=known)
+
+
+@checker("07.regret")
+def _regret(answer):
+    """scores (M,), truth (M,) -> accuracy lost by the favourite; of several, the mean"""
+    cases = (
+        ("one favourite", [0.3, -0.1, 2.0, 1.0], [0.91, 0.62, 0.83, 0.77]),
+        ("the favourite is the best", [5.0, 1.0, 3.0], [0.7, 0.5, 0.6]),
+        ("negative scores", [-3.0, -1.0, -2.0], [0.9, 0.55, 0.7]),
+        ("two favourites", [4.0, 1.0, 4.0, 0.0], [0.5, 0.9, 0.8, 0.3]),
+        ("all scores equal", [1.0, 1.0, 1.0], [0.6, 0.9, 0.3]),
+    )
+    for named, scores, truth in cases:
+        scores, truth = np.array(scores), np.array(truth)
+        chosen = scores == scores.max()
+        want = truth.max() - truth[chosen].mean()
+        known = [
+            (truth[chosen].mean(), "this is the favourite's accuracy; regret is what the best has more"),
+            (-want, "the sign is turned: the best minus the favourite"),
+            (truth.max() - truth[scores.argmin()], "this takes the lowest score; higher is better"),
+            (scores.max() - scores[truth.argmax()], "this compares scores; regret is in accuracy"),
+            (truth.max() - truth[scores.argmax()], "of several favourites this takes the first; take their mean"),
+            (truth.max() - truth[chosen].max(), "of several favourites this takes the best; take their mean"),
+        ]
+        known = [(value, mistake) for value, mistake in known if abs(value - want) > 1e-9]
+        expect(named, answer(scores.copy(), truth.copy()), want, known=known)
+
+
+@checker("07.leave_one_out")
+def _leave_one_out(answer):
+    """z (N, D), y (N,) -> accuracy of the nearest other by cosine similarity"""
+    for number, (N, D, K) in enumerate(((23, 3, 3), (31, 5, 2), (17, 2, 5))):
+        y = torch.arange(N) % K
+        z = F.one_hot(y, max(K, D))[:, :D].double() + 0.6 * _draw(N, D, seed=number)
+        z = z * _draw(N, 1, seed=number + 10).exp()  # lengths differ, directions stay
+        u = F.normalize(z, dim=1)
+        off = torch.eye(N, dtype=torch.bool)
+        want = _share(y, (u @ u.T).masked_fill(off, -torch.inf))
+        known = [
+            (1.0, "every picture votes for itself here; its nearest neighbour must be another one"),
+            (_share(y, (z @ z.T).masked_fill(off, -torch.inf)), "divide each row by its length first: cosine"),
+            (_share(y, -torch.cdist(z, z).masked_fill(off, torch.inf)), "these are distances; use cosine similarity"),
+            (
+                _share(y, -(u @ u.T).masked_fill(off, torch.inf)),
+                "this takes the farthest; the nearest has the largest",
+            ),
+            (1 - want, "this is the share of errors"),
+            (N * want, "this is a count; divide by the number of pictures"),
+        ]
+        known = [(value, mistake) for value, mistake in known if abs(value - want) > 1e-9]
+        expect(f"{N} pictures", answer(z.clone(), y.clone()), want, known=known)
+
+
+def _share(y, similarity):
+    return (y[similarity.argmax(1)] == y).double().mean().item()
+
+
+@checker("07.ties")
+def _ties(answer):
+    """scores (M,), truth (M,) -> weighted tau, where what differs by rounding is equal and what is constant gives 0"""
+    truth = np.array([0.81, 0.74, 0.69, 0.52, 0.33])
+    apart = np.array([1.0, 3.0, 2.0, 5.0, 4.0])
+    rounding = 1e-13 * np.array([4.0, 3.0, 2.0, 1.0, 0.0])
+    turned = weightedtau(truth, -apart).statistic
+    want = weightedtau(truth, apart).statistic
+    expect("scores apart", answer(apart.copy(), truth.copy()), want, known=[
+        (turned, "the sign is turned: higher scores are better"),
+        (-want, "the sign is turned: higher scores are better"),
+        (weightedtau(truth, apart, rank=None).statistic, "leave SciPy's `rank` as it is"),
+    ])  # fmt: skip
+    expect("small scores apart", answer(1e-9 * apart, truth.copy()), want, known=[
+        (0.0, "a millionth *of the largest*: divide by it before rounding"),
+    ])  # fmt: skip
+    ranked = weightedtau(truth, rounding).statistic
+    for named, scores in (("all scores 1", np.ones(5)), ("all scores 0", np.zeros(5)), ("all −7", np.full(5, -7.0))):
+        got = answer(scores, truth.copy())
+        require(not np.isnan(np.float64(got)), f"{named}: got nan; a constant score gets 0")
+        expect(named, got, 0.0)
+    expect("scores 3, but for rounding", answer(3 + rounding, truth.copy()), 0.0, known=[
+        (ranked, "these scores differ by rounding only: make them equal first"),
+    ])  # fmt: skip
+    two = np.array([5.0, 5.0, 1.0, 1.0, 1.0])
+    expect("two ties, but for rounding", answer(two - rounding, truth.copy()), weightedtau(truth, two).statistic)
+    expect("negative scores", answer(-apart, truth.copy()), turned)
+    expect("truth constant", answer(apart.copy(), np.full(5, 0.5)), 0.0)

@@ -1,0 +1,146 @@
+"""Right and wrong answers to the exercises of notebook 07. WRONG: (answer, words that the checker must say)."""
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.stats import weightedtau
+
+from sftlib import features, selection
+
+
+def _conditional(theta, y):
+    joint = F.one_hot(y).to(theta.dtype).T @ theta
+    return joint / joint.sum(0)
+
+
+def _leep(theta, y):
+    return (_conditional(theta, y)[y] * theta).sum(1).log().mean()
+
+
+def _leep_by_loops(theta, y):
+    total = 0.0
+    for i in range(len(y)):
+        p = 0.0
+        for s in range(theta.shape[1]):
+            own = sum(theta[j, s].item() for j in range(len(y)) if y[j] == y[i])
+            p += own / theta[:, s].sum().item() * theta[i, s].item()
+        total += math.log(p)
+    return total / len(y)
+
+
+def _leep_of_rows(theta, y):
+    joint = F.one_hot(y).to(theta.dtype).T @ theta
+    return ((joint / joint.sum(1, keepdim=True))[y] * theta).sum(1).log().mean()
+
+
+def _leep_of_joint(theta, y):
+    joint = F.one_hot(y).to(theta.dtype).T @ theta / len(y)
+    return (joint[y] * theta).sum(1).log().mean()
+
+
+def _regret(scores, truth):
+    return truth.max() - truth[scores == scores.max()].mean()
+
+
+def _loo(z, y):
+    u = F.normalize(z, dim=1)
+    return (y[(u @ u.T).fill_diagonal_(-torch.inf).argmax(1)] == y).double().mean()
+
+
+def _loo_by_loops(z, y):
+    hits = 0
+    for i in range(len(y)):
+        cosines = {j: F.cosine_similarity(z[i], z[j], dim=0).item() for j in range(len(y)) if j != i}
+        hits += int(y[max(cosines, key=cosines.get)] == y[i])
+    return hits / len(y)
+
+
+def _with_itself(z, y):
+    u = F.normalize(z, dim=1)
+    return (y[(u @ u.T).argmax(1)] == y).double().mean()
+
+
+def _products(z, y):
+    return (y[(z @ z.T).fill_diagonal_(-torch.inf).argmax(1)] == y).double().mean()
+
+
+def _distances(z, y):
+    return (y[torch.cdist(z, z).fill_diagonal_(torch.inf).argmin(1)] == y).double().mean()
+
+
+def _farthest(z, y):
+    u = F.normalize(z, dim=1)
+    return (y[(u @ u.T).argmin(1)] == y).double().mean()
+
+
+def _fair(scores, truth):
+    largest = np.abs(scores).max()
+    scores = np.round(scores / largest, 6) if largest else scores
+    return 0.0 if np.ptp(scores) == 0 or np.ptp(truth) == 0 else weightedtau(truth, scores).statistic
+
+
+def _fair_by_groups(scores, truth):
+    order, level, place = np.argsort(scores), 0, np.zeros(len(scores))
+    for a, b in zip(order, order[1:], strict=False):
+        level += scores[b] - scores[a] > 1e-6 * np.abs(scores).max()
+        place[b] = level
+    tau = weightedtau(truth, place).statistic
+    return 0.0 if math.isnan(tau) else tau
+
+
+def _raw(scores, truth):
+    return weightedtau(truth, scores).statistic
+
+
+def _raw_or_zero(scores, truth):
+    return 0.0 if np.ptp(scores) == 0 else weightedtau(truth, scores).statistic
+
+
+def _absolute(scores, truth):
+    return _raw_or_zero(np.round(scores, 6), truth)
+
+
+RIGHT = {
+    "07.leep": [_leep, _leep_by_loops, selection.leep],
+    "07.regret": [_regret, selection.regret, lambda s, t: float(np.mean([t.max() - x for x in t[s == s.max()]]))],
+    "07.leave_one_out": [_loo, _loo_by_loops, lambda z, y: features.knn_accuracy(z, y, k=1)],
+    "07.ties": [_fair, _fair_by_groups],
+}
+WRONG = {
+    "07.leep": [
+        (lambda theta, y: -_leep(theta, y), "sign"),
+        (lambda theta, y: _leep(theta, y) * len(y), "take the mean"),
+        (lambda theta, y: (_conditional(theta, y)[y] * theta).sum(1).mean().log(), "mean of the logs"),
+        (lambda theta, y: _leep(theta, y) / math.log(2), "bits"),
+        (lambda theta, y: _conditional(theta, y)[y, theta.argmax(1)].log().mean(), "most probable"),
+        (_leep_of_joint, "divide P(y, s)"),
+        (_leep_of_rows, "each column"),
+        (lambda theta, y: (theta * _conditional(theta, y)[y].log()).sum(1).mean(), "not inside"),
+        (lambda theta, y: selection.nce(theta, y), "expected"),
+    ],
+    "07.regret": [
+        (lambda s, t: t[s.argmax()], "favourite's accuracy"),
+        (lambda s, t: -_regret(s, t), "sign"),
+        (lambda s, t: t.max() - t[s.argmin()], "lowest score"),
+        (lambda s, t: s.max() - s[t.argmax()], "compares scores"),
+        (lambda s, t: t.max() - t[s.argmax()], "takes the first"),
+        (lambda s, t: t.max() - t[s == s.max()].max(), "takes the best"),
+    ],
+    "07.leave_one_out": [
+        (_with_itself, "votes for itself"),
+        (_products, "divide each row"),
+        (_distances, "distances"),
+        (_farthest, "farthest"),
+        (lambda z, y: 1 - _loo(z, y), "errors"),
+        (lambda z, y: len(y) * _loo(z, y), "count"),
+    ],
+    "07.ties": [
+        (_raw, "constant score gets 0"),
+        (_raw_or_zero, "rounding only"),
+        (_absolute, "of the largest"),
+        (lambda s, t: -_fair(s, t), "sign"),
+        (lambda s, t: _fair(np.abs(s), t), "negative scores"),
+    ],
+}  # fmt: skip
