@@ -345,6 +345,14 @@ def test_weighted_tau_counts_exchanges_by_hyperbolic_weights():
     assert selection.weighted_tau(np.ones(4), truth) == 0
 
 
+def test_scores_that_differ_by_rounding_tie():
+    truth, rounding = np.array([0.9, 0.7, 0.5]), 1e-14 * np.arange(3)
+    assert selection.weighted_tau(5 + rounding, truth) == 0
+    assert selection.regret(5 + rounding, truth) == pytest.approx(0.2)  # the mean of all three choices
+    assert selection.weighted_tau(np.array([1e-20, 3e-20, 2e-20]), truth) != 0  # small, but apart
+    assert selection.weighted_tau(np.zeros(3), truth) == 0
+
+
 def test_regret_is_the_accuracy_lost_by_following_the_score():
     truth = [0.9, 0.8, 0.7]
     assert selection.regret([3, 2, 1], truth) == 0

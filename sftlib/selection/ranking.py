@@ -71,7 +71,7 @@ def ranking_table(
 def weighted_tau(scores: np.ndarray, truth: np.ndarray) -> float:
     """scores (M,), truth (M,) of M models -> Kendall's tau in [-1, 1], hyperbolic weights: the best models count most
 
-    A constant score says nothing: 0. Vigna 2015, A weighted correlation index for rankings with ties.
+    A score that is constant, up to rounding, says nothing: 0. Vigna 2015, A weighted correlation index for rankings with ties.
     """
     scores, truth = _checked_models(scores, truth)
     if np.ptp(scores) == 0 or np.ptp(truth) == 0:
@@ -92,4 +92,6 @@ def _checked_models(scores, truth) -> tuple[np.ndarray, np.ndarray]:
             f"got scores {scores.tolist()} and truth {truth.tolist()}, expected two finite lists of one number a "
             "model, at least two models: leave out what could not be computed"
         )
+    largest = np.abs(scores).max()
+    scores = np.round(scores / largest, 9) if largest > 0 else scores  # only the order counts; rounding errors tie
     return scores, truth
