@@ -20,11 +20,12 @@ each has its own rule on the four probabilities. called_0 … called_100: how ma
 are called defective by the published rule.
 
 Recipes: "probe", a logistic regression on the features of the frozen f; "upper", what lies above stage2 trains, from
-that probe, on maps computed once in eight views; "full", everything trains, from a random g. With a plus: the weights
-of the last four epochs averaged, and the probabilities of eight views (turns and mirror images) of a test cell. All at
-224 pixels. `minutes` are of one processor core (process time), training and testing, the maps of "upper" not counted.
+that probe, for 16 epochs on maps computed once in eight views; "full", everything trains from that probe, for 8 epochs
+(each costs four times one of "upper"). With a plus: the weights of the last four epochs averaged, and the probabilities
+of eight views (turns and mirror images) of a test cell. All at 224 pixels. `minutes` are of one processor core (process time), training and testing, the maps of "upper" not counted.
 
-Seeds vary the first weights of g, the order of the pictures and their flips; the split stays. Rate, loss, depth and
+Seeds vary the order of the pictures and their flips; the split stays, so an interval over seeds says nothing of other
+cells: the standard error of an accuracy of 0.88 on 656 cells is 0.013. Rate, loss, depth and
 start were chosen on a fifth of the training part (`python tools/elpv_search.py` does that search into
 data/results/elpv_search.csv, where all that was tried stands); then the whole training part trains.
 """
@@ -77,7 +78,7 @@ class Recipe:
     optimizer: type = torch.optim.SGD
 
 
-UPPER, FULL, END = Recipe(cut="stage2", probed=True), Recipe(), {"averaged": 4, "views": 8}
+UPPER, FULL, END = Recipe(cut="stage2", probed=True), Recipe(epochs=8, probed=True), {"averaged": 4, "views": 8}
 RECIPES = {
     "probe": Recipe(epochs=0),
     "upper": UPPER,
