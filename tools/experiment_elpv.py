@@ -22,10 +22,11 @@ are called defective by the published rule.
 Recipes: "probe", a logistic regression on the features of the frozen f; "upper", what lies above stage2 trains, from
 that probe, for 16 epochs on maps computed once in eight views; "full", everything trains from that probe, for 8 epochs
 (each costs four times one of "upper"). With a plus: the weights of the last four epochs averaged, and the probabilities
-of eight views (turns and mirror images) of a test cell. All at 224 pixels. `minutes` are of one processor core (process time), training and testing, the maps of "upper" not counted.
+of eight views (turns and mirror images) of a test cell. All at 224 pixels. `minutes` are of one processor core (process
+time), training and testing, the maps of "upper" not counted.
 
-Seeds vary the order of the pictures and their flips; the split stays, so an interval over seeds says nothing of other
-cells: the standard error of an accuracy of 0.88 on 656 cells is 0.013. Rate, loss, depth and
+Seeds vary the order of the pictures and their flips (the probe has none); the split stays, so an interval over seeds
+says nothing of other cells: the standard error of an accuracy of 0.88 on 656 cells is 0.013. Rate, loss, depth and
 start were chosen on a fifth of the training part (`python tools/elpv_search.py` does that search into
 data/results/elpv_search.csv, where all that was tried stands); then the whole training part trains.
 """
