@@ -103,7 +103,7 @@ def test_the_eight_views_are_all_turns_of_both_mirror_images(module):
 def test_cached_maps_train_what_lies_above_the_cut_on_what_pictures_would_give(module, monkeypatch):
     few = {name: part.subset(torch.arange(11)) for name, part in module.parts(64).items()}
     monkeypatch.setattr(module, "parts", lambda side: few)
-    recipe = replace(module.RECIPES["upper+"], side=64, epochs=1, probed=False)
+    recipe = replace(module.RECIPES["upper+"], side=64, epochs=1, probed=False, lr=1e-5)
     module.maps.cache_clear()
     averaged, last = module.train(recipe, seed=1)
     assert not any("stage2" in name for name, _ in last.named_parameters())
@@ -112,7 +112,7 @@ def test_cached_maps_train_what_lies_above_the_cut_on_what_pictures_would_give(m
     for stage in ("stage3", "stage4"):
         whole.get_submodule(stage).load_state_dict(last.backbone.get_submodule(stage).state_dict())
     q, _ = module.predict(module.Model(whole, last.head), replace(recipe, cut=""), "test", 8)
-    assert torch.allclose(p, q, atol=0.02)  # bfloat16
-    assert not torch.allclose(p, module.predict(last, recipe, "test", 1)[0], atol=1e-3)
+    r, _ = module.predict(last, recipe, "test", 1)
+    assert (p - q).abs().max() < 0.02 < (p - r).abs().max()  # bfloat16; one view is another answer than eight
     module.maps.cache_clear()
     assert math.isclose(float(p.sum()), len(y), rel_tol=1e-4)
