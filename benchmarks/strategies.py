@@ -7,9 +7,10 @@ seed, the same 400 labelled pictures in memory, the same first weights of g, the
 pictures (some rows of ours more) and one process. Ours are `extract`, `linear_probe` and `fit`, the arithmetic
 measured once (shown, not counted). The others (benchmarks/others.py) run as their authors show them, in float32,
 pictures transformed one by one; first with their own batch size and rate, then with a batch of 32 and a rate chosen as
-ours were: by accuracy on the 222 validation pictures with a seed that is not used again (--tune shows it; METHODS holds
-the answers). Nobody validates between epochs. Seconds count from pictures in memory and a model with its weights to the
-trained model: wall, and of all cores together. Accuracy is on the 334 test pictures, looked at once for a row.
+ours are: by accuracy on the 222 validation pictures with a seed that is not used again (--tune shows it; at METHODS
+stands which rows have been through it). Nobody validates between epochs. Seconds count from pictures in memory and a
+model with its weights to the trained model: wall, and of all cores together. Accuracy is on the 334 test pictures,
+looked at once for a row.
 
 Who is not installed is left out, and it says so; none of them is needed by the project. Prints the table with its
 frontier (rows that no other beats in both), for each row of theirs the fastest of ours that is as accurate, and, last,
@@ -63,6 +64,8 @@ class Method:
 
 
 OURS, HIGH = (3e-4, 1e-3, 3e-3), (3e-3, 1e-2, 3e-2)
+# Chosen by --tune: the probe's, the cached rows', "full", "LP-FT", the tutorial's, fastai's. "Twice as long" takes over
+# its shorter row's; gradual, discriminative, biases, LoRA, scratch, Trainer and Lightning stand at a first guess.
 METHODS = {
     "linear probe": Method(ours.linear, 1.0, (0.1, 1.0, 10.0)),  # its weight decay
     "above stage3, cached": Method(partial(ours.cached, stage="stage3"), 1e-3, OURS),
