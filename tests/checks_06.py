@@ -1,0 +1,128 @@
+"""Right and wrong answers to the exercises of notebook 06. WRONG: (answer, words that the checker must say)."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+
+def _weighted(gradients, sizes):
+    return sum(g * (n / sum(sizes)) for g, n in zip(gradients, sizes, strict=True) if n)
+
+
+def _stacked(gradients, sizes):
+    n = torch.tensor(sizes, dtype=torch.float64)
+    stack = torch.stack(gradients).nan_to_num()
+    return (stack * n[:, None, None]).sum(0) / n.sum()
+
+
+def _accumulate(model, x, y, size):
+    model.zero_grad()
+    for x_part, y_part in zip(x.split(size), y.split(size), strict=True):
+        (F.cross_entropy(model(x_part), y_part) * len(y_part) / len(y)).backward()
+
+
+def _with_sums(model, x, y, size):
+    for p in model.parameters():
+        p.grad = None
+    for i in range(0, len(y), size):
+        (F.cross_entropy(model(x[i : i + size]), y[i : i + size], reduction="sum") / len(y)).backward()
+
+
+def _by_autograd(model, x, y, size):
+    parameters = list(model.parameters())
+    total = [torch.zeros_like(p) for p in parameters]
+    for rows in torch.arange(len(y)).split(size):
+        loss = F.cross_entropy(model(x[rows]), y[rows], reduction="sum")
+        for t, g in zip(total, torch.autograd.grad(loss, parameters), strict=True):
+            t += g / len(y)
+    for p, t in zip(parameters, total, strict=True):
+        p.grad = t
+
+
+def _no_weights(model, x, y, size):
+    model.zero_grad()
+    for x_part, y_part in zip(x.split(size), y.split(size), strict=True):
+        F.cross_entropy(model(x_part), y_part).backward()
+
+
+def _equal_weights(model, x, y, size):
+    model.zero_grad()
+    for x_part, y_part in zip(x.split(size), y.split(size), strict=True):
+        (F.cross_entropy(model(x_part), y_part) / len(x.split(size))).backward()
+
+
+def _clears_each(model, x, y, size):
+    for x_part, y_part in zip(x.split(size), y.split(size), strict=True):
+        model.zero_grad()
+        (F.cross_entropy(model(x_part), y_part) * len(y_part) / len(y)).backward()
+
+
+def _keeps_old(model, x, y, size):
+    for x_part, y_part in zip(x.split(size), y.split(size), strict=True):
+        (F.cross_entropy(model(x_part), y_part) * len(y_part) / len(y)).backward()
+
+
+def _at_once(model, x, y, size):
+    model.zero_grad()
+    F.cross_entropy(model(x), y).backward()
+
+
+def _summed(model, x, y, size):
+    model.zero_grad()
+    for x_part, y_part in zip(x.split(size), y.split(size), strict=True):
+        F.cross_entropy(model(x_part), y_part, reduction="sum").backward()
+
+
+def _pays(T, a, b):
+    return math.floor(T / (a - b)) + 1 if a > b else math.inf
+
+
+def _counted(T, a, b):
+    if b >= a:
+        return float("inf")
+    n = 1
+    while T + n * b >= n * a:
+        n += 1
+    return n
+
+
+RIGHT = {
+    "06.shards": [_weighted, _stacked],
+    "06.accumulate": [_accumulate, _with_sums, _by_autograd],
+    "06.waits": [{"E", "F", "H"}, ["h", "f", "e"], "EFH"],
+    "06.pays_after": [_pays, _counted],
+}
+WRONG = {
+    "06.shards": [
+        (lambda g, n: sum(g) / len(g), "averages over the workers"),
+        (lambda g, n: sum(g), "adds up means"),
+        (lambda g, n: sum(a * b for a, b in zip(g, n, strict=True)), "gradient of the sum"),
+        (lambda g, n: len(n) * _weighted(g, n), "add up to the number of workers"),
+        (lambda g, n: sum(a * b for a, b in zip(g, n, strict=True)) / sum(n), "0 · nan is nan"),
+        (lambda g, n: g[0], "expected"),
+    ],
+    "06.accumulate": [
+        (_no_weights, "each part counts fully"),
+        (_equal_weights, "every part the same weight"),
+        (_clears_each, "only the last part is left"),
+        (_keeps_old, "of the step before"),
+        (_at_once, "11 rows at once"),
+        (_summed, "gradient of the sum"),
+        (lambda model, x, y, size: model.zero_grad(), "have no gradient"),
+    ],
+    "06.waits": [
+        ({"E", "F"}, "1 of the lines that wait are missing"),
+        ({"A", "E", "F", "H"}, "['A']: a copy from pinned memory is only queued"),
+        ({"C", "G"}, "2 of your lines do not wait, the first is ['C']"),
+        ({"Z"}, "the lines are A to H"),
+        (3, "expected a set of letters"),
+    ],
+    "06.pays_after": [
+        (lambda T, a, b: T / (a - b) if a > b else math.inf, "must be whole"),
+        (lambda T, a, b: math.ceil(T / (a - b)) if a > b else math.inf, "they are level"),
+        (lambda T, a, b: math.ceil(T / a), "takes time as well"),
+        (lambda T, a, b: math.floor(T / (a - b)) + 1 if a > b else 0, "never pays"),
+        (lambda T, a, b: math.floor(T / abs(a - b)) + 1 if a != b else math.inf, "never pays"),
+    ],
+}
