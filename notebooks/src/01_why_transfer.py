@@ -302,10 +302,10 @@ for (question, name), (a, b, c, d) in judged.items():
 assert judged["defect", "pretrained f"][3] > judged["defect", "random f"][3]
 
 # %% [markdown]
-# **Read.** For the cell type the pretrained features are (nearly) perfect, with or without training; no other row is.
-# For defects they are first or second in every column, and the lead is small: raw pixels with a linear *g* do as
-# well. And look at the random network: nothing in it was ever trained, yet it stands far above chance. Architecture
-# alone is worth something, which is why it has to be among the controls.
+# **Read.** For the cell type the pretrained features are (nearly) perfect with nothing trained but a vote; pixels get
+# near that only with a trained *g*. For defects they are first or second in every column, and the lead is small: raw
+# pixels with a linear *g* do as well. And look at the random network: nothing in it was ever trained, yet it stands far
+# above chance. Architecture alone is worth something, which is why it has to be among the controls.
 #
 # ## What does ImageNet know about solar cells?
 #
