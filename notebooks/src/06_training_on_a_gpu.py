@@ -788,7 +788,8 @@ assert [len(phases) for phases in drawn] == [8, 8]
 # **Read.** Convolutions should be on top, backward more than forward, each called exactly as often as there are
 # convolutions: that *is* the work. Now look for what is not. On the CPUs that we tried, `max_pool2d` stands among the
 # first, though it multiplies nothing: it compares neighbours that lie far apart in memory. In the right column the
-# channels lie side by side, and it nearly vanishes. That is much of what `channels_last` gave this network above.
+# channels lie side by side, and it takes a fraction of that. What `channels_last` gave this network above is much of
+# it. (A table from a busy machine is itself only half true: run it twice.)
 #
 # Other signs of waste: gaps in the row of operations (the device waits for the host), `aten::copy_` or `aten::to`
 # near the top (data is moved or converted again and again), `aten::item` (somebody reads), and thousands of calls of
