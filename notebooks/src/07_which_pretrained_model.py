@@ -541,8 +541,8 @@ plt.show()
 # %% [markdown]
 # **Read.** (d). Nearly all intervals overlap, and the picture shows why: *the same score stands high on one task and
 # low on another*. Three tasks cannot say which score is best in general; three others would give another order. A clear
-# win would have been an interval wholly above those of kNN, probe and ImageNet top-1, the baselines. What is clear is at
-# the bottom: the H-score ranks nothing where N < D.
+# win would have been an interval wholly above those of kNN, probe and ImageNet top-1, the baselines. What is clear is
+# at the bottom: the H-score ranks nothing where N < D.
 #
 # Is it only the random weights that a score has to find? Nobody needs a score for that. The same with the pretrained
 # candidates alone:
@@ -599,7 +599,7 @@ forward, tuning = (np.median(values(column), axis=(0, 2)) for column in ("extrac
 for name, a, b in zip(CANDIDATE, forward, tuning, strict=True):
     print(f"{name:<24}features of {LABELS} pictures {a:5.2f} s, one fine-tuning {b:5.1f} s of CPU")
 dear = max(SCORES, key=lambda column: np.median(values(f"{column}_s")))
-print(f"the dearest score is {SCORES[dear]}: {np.median(values(f'{dear}_s')):.2f} s, five fits; all others less")
+print(f"the dearest score is {SCORES[dear]}: {np.median(values(f'{dear}_s')):.2f} s; all others less")
 
 # %% [markdown]
 # With 200 pictures, that is. The price grows with N: PARC looks at all pairs, $N^2/2$, and kNN compares all pairs too;
