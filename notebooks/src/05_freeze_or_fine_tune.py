@@ -931,14 +931,12 @@ assert all(0 <= value <= 1 for value in live)
 # f.requires_grad = False                        f.requires_grad_(False)
 # model.train()                                  model.train()
 # SGD(model.parameters(), lr=0.1)                SGD(g.parameters(), lr=0.1)
-
-# %% [markdown]
+#
 # # C                                            # D
 # f.requires_grad_(False).eval()                 optimizer = SGD(g.parameters(), lr=0.1)
 # model.train()                                  model.train(); f.eval()
 # SGD(g.parameters(), lr=0.1)                    with torch.no_grad(): z = f(x)    # then g(z)
-
-# %% [markdown]
+#
 # # E: after three steps with SGD(model.parameters(), lr=0.1, momentum=0.9)
 # f.requires_grad_(False).eval()                 # and go on with the same optimizer,
 #                                                # zero_grad(set_to_none=False) at each step
