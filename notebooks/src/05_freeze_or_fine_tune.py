@@ -653,7 +653,7 @@ for kind, title in KINDS.items():
 # Gradual unfreezing, LoRA, and freezing the lowest stages or training one middle block cannot be told apart from it.
 #
 # *Poly*: (c). Full fine-tuning is hardly better than a coin. The best by far is **training from scratch**, among the
-# last on mono; then what leaves f alone or nearly alone. So the trial of the course's authors was right.
+# last on mono; then what leaves f alone or nearly alone.
 #
 # *Corrupted*: the order of mono again, not that of poly; the probe is behind. "Fine-tuning harms out of distribution"
 # holds for one of two shifts, "frozen features are safe" for neither. One regime on top of all three panels would have
@@ -816,13 +816,13 @@ for name, value in PUBLISHED.items():
 print("minutes of one core on:", *sorted({row["machine"].partition(";")[0] for row in elpv}))
 
 # %% [markdown]
-# **Read.** (`probe`: logistic regression. `upper`: what lies above stage1, starting at the probe. `full`: all of f; all
-# at 224 pixels.) What is fine-tuned lies between the paper's SVM and its CNN; the CNN's number is **not reached**. The
-# probe stays at about the SVM's. Compare the *weighted* column with the paper, no other: plain accuracy draws the line
-# elsewhere, counts a doubtful cell fully, and flatters by some points. With a test part that weighs about 598 cells,
-# one standard error of such a number is $\sqrt{0.85 \cdot 0.15 / 598}$, 1.5 points (theirs: 1.3), and the two splits
-# differ. SqueezeNet's f has 0.7 million numbers, VGG-19's convolutions 20 million. All that was tried stands in
-# `data/results/elpv_search.csv`.
+# **Read.** (`probe`: logistic regression. `upper`: what lies above stage1, starting at the probe. `full`: all of f;
+# all at 224 pixels.) Tuning the upper stages lies between the paper's SVM and its CNN; the CNN's number is **not
+# reached**. The probe stays below the SVM; tuning all of f differs from seed to seed by points and is no better.
+# Compare the *weighted* column with the paper, no other: plain accuracy draws the line elsewhere, counts a doubtful
+# cell fully, and flatters by some points. With a test part that weighs about 598 cells, one standard error of such a
+# number is $\sqrt{0.85 \cdot 0.15 / 598}$, 1.5 points (theirs: 1.3), and the two splits differ. SqueezeNet's f has 0.7
+# million numbers, VGG-19's convolutions 20 million. All that was tried stands in `data/results/elpv_search.csv`.
 
 # %% [markdown]
 # ## Play: how deep to freeze
