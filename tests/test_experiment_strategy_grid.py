@@ -132,6 +132,13 @@ def test_the_choice_is_the_best_on_validation_and_a_rate_that_breaks_is_the_wors
         return (lr, weight), None
 
     scores = {(3e-4, 1.0): 0.6, (1e-3, 10.0): 0.9, (3e-3, 1.0): 1.0}
+    monkeypatch.setattr(module, "stored", lambda: [])
     monkeypatch.setattr(module, "train", train)
     monkeypatch.setattr(module, "accuracy", lambda model, t, part: scores.get(model, 0.5) if part == "val" else 1 / 0)
     assert module.choose("cell type", 20, "L2-SP") == (1e-3, 10.0)
+
+
+def test_a_cell_of_the_table_is_not_tuned_again(module, table, monkeypatch):
+    monkeypatch.setattr(module, "train", lambda *where: 1 / 0)
+    row = next(r for r in table if r["strategy"] == "BSS")
+    assert module.choose(row["target"], int(row["labels"]), "BSS") == (float(row["lr"]), float(row["weight"]))
