@@ -32,12 +32,15 @@ def test_the_table_holds_every_seed_of_every_setting(module, table):
             assert abs(right - round(right)) < 0.03  # a count of pictures, rounded to four digits
 
 
-def test_a_cell_has_one_choice_for_all_seeds_and_it_was_on_offer(module, table):
-    choices = {(r["target"], r["labels"], r["strategy"], r["lr"], r["weight"]) for r in table}
-    assert len(choices) == len({(r["target"], r["labels"], r["strategy"]) for r in table})
-    for _, _, strategy, lr, weight in choices:
-        assert float(weight) in module.WEIGHTS[strategy]
-        assert (float(lr) in module.RATES) == (strategy != "linear probe")
+def test_a_cell_has_one_choice_for_all_seeds_or_a_third_of_its_rate_where_that_broke(module, table):
+    cells = {}
+    for row in table:
+        cells.setdefault((row["target"], row["labels"], row["strategy"]), []).append(row)
+    for (_, _, strategy), rows in cells.items():
+        rates = sorted({float(r["lr"]) for r in rows})
+        assert len({r["weight"] for r in rows}) == 1 and float(rows[0]["weight"]) in module.WEIGHTS[strategy]
+        assert (rates[-1] in module.RATES) == (strategy != "linear probe")
+        assert len(rates) == 1 or rates[:-1] == [pytest.approx(rates[-1] / 3, rel=0.12)]
 
 
 def test_the_probe_does_not_move_f_and_the_others_do(table):
