@@ -15,8 +15,9 @@ How to add one: a module `tools/experiment_NAME.py` with a docstring (its first 
     def run(setting: dict, seed: int) -> dict:
         '''One row: a dict of results, with the same keys each time. Seeds everything itself.'''
 
-A row holds the seed, the setting, the results, the seconds it took, a hash of the code that made it (the module and what
-it imports of sftlib) and the machine. A notebook reads the file, runs one seed live, and a test recomputes one row with `recompute`.
+A row holds the seed, the setting, the results, the seconds it took, a hash of the code that made it (the module and
+what it imports of sftlib) and the machine. A notebook reads the file, runs one seed live, and a test recomputes one
+row with `recompute`.
 """
 
 import argparse

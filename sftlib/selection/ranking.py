@@ -71,7 +71,8 @@ def ranking_table(
 def weighted_tau(scores: np.ndarray, truth: np.ndarray) -> float:
     """scores (M,), truth (M,) of M models -> Kendall's tau in [-1, 1], hyperbolic weights: the best models count most
 
-    A score that is constant, up to rounding, says nothing: 0. Vigna 2015, A weighted correlation index for rankings with ties.
+    A score that is constant, up to rounding, says nothing: 0. Vigna 2015, A weighted correlation index for rankings
+    with ties.
     """
     scores, truth = _checked_models(scores, truth)
     if np.ptp(scores) == 0 or np.ptp(truth) == 0:
