@@ -1,4 +1,4 @@
-"""Does a guided search pay? Optuna's TPE against random draws, 20 trials each, three times, on details of photographs.
+"""Does a guided search pay? Optuna's TPE against random draws, 20 trials each, five times, on details of photographs.
 
 One trial draws a strategy (linear probe, fine-tuning of f's last stage, or that from the probe: LP-FT), its rate, how
 much faster g learns than f, weight decay, epochs and the probe's l2, trains once on 100 labelled pictures and is judged
@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tools import experiment_strategy_grid as grid  # noqa: E402  the same data, cut, model and precision
 
-SEEDS = range(3)
+SEEDS = range(5)
 TARGET, LABELS, TRIALS = "photo details", 100, 20
 SAMPLERS = {"TPE": TPESampler, "random": RandomSampler}
 DRAWN = ("strategy", "l2", "lr", "head", "decay", "epochs")  # head: rate of g / rate of f; lr: of f

@@ -1,4 +1,4 @@
-"""Which strategy, for how many labels, on which task? Five ways to train, three tasks, 20 and 100 labels.
+"""Which strategy, for how many labels, on which task? Six ways to train, three tasks, 20, 100 and 500 labels.
 
 f is SqueezeNet 1.1 at 96 pixels. Up to stage3 it stays as it came, so the maps that leave stage3 are computed once;
 stage4, half of f's parameters, is trained ("fine-tuned" below means this) together with g. That costs a quarter of
@@ -38,7 +38,7 @@ from sftlib.training import fit
 TABLE = Path(__file__).resolve().parents[1] / "data" / "results" / "strategy_grid.csv"
 SEEDS = range(5)
 SIDE, STAGE, D = 96, "stage3", 512  # pixels; f up to and including this stage is frozen; features
-LABELS = (20, 100)
+LABELS = (20, 100, 500)
 EPOCHS = {20: 25, 100: 15, 500: 5}  # 50, 75 and 100 steps
 BATCH = {20: 10, 100: 20, 500: 25}  # pictures a step
 TUNING_SEEDS = {20: (1001, 1002), 100: (1001,), 500: (1001,)}
@@ -56,6 +56,7 @@ WEIGHTS = {  # strategy -> values of its constant that are tried
     "LP-FT": (0.0,),
     "L2-SP": (1.0, 10.0),
     "BSS": (1e-3, 1e-2),
+    "Co-Tuning": (0.5, 2.3),
 }
 
 
