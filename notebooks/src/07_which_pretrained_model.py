@@ -667,7 +667,8 @@ def update(settings):
 def plot(ax, arrays):
     for i, (name, (_, weights)) in enumerate(CANDIDATE.items()):
         s, a = arrays["s"][i], 100 * arrays["a"][i]
-        spread = [[[v.mean() - v.min()], [v.max() - v.mean()]] for v in (s, a)]
+        # never below 0: the mean of equal numbers may differ from them by rounding
+        spread = [np.clip([[v.mean() - v.min()], [v.max() - v.mean()]], 0, None) for v in (s, a)]
         colour = list(COLOURS.values())[i]
         ax.errorbar(s.mean(), a.mean(), xerr=spread[0], yerr=spread[1], fmt=MARKERS[i], color=colour, ms=9, lw=1.5,
                     markerfacecolor=colour if weights == "imagenet" else "white", label=name)  # fmt: skip
