@@ -4,6 +4,7 @@
 import errno
 import json
 import os
+import signal
 import sys
 
 import pytest
@@ -101,11 +102,15 @@ def test_exit_codes_pass_through(modules, tmp_path):
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 def test_ctrl_c_waits_for_the_child_and_then_ends_an_installer_but_not_a_server(modules, tmp_path):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores Ctrl+C
     handles = "import signal, os; signal.signal(signal.SIGINT, lambda *_: os._exit(3)); os.kill(os.getppid(), 2); "
     handles += "os.kill(os.getpid(), 2)"
-    assert modules[2].run(child(handles), str(tmp_path), ctrl_c_ends=False) == 3
-    with pytest.raises(KeyboardInterrupt):
-        modules[2].run(child(handles), str(tmp_path))
+    try:
+        assert modules[2].run(child(handles), str(tmp_path), ctrl_c_ends=False) == 3
+        with pytest.raises(KeyboardInterrupt):
+            modules[2].run(child(handles), str(tmp_path))
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
