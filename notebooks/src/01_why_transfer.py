@@ -10,7 +10,7 @@
 # - look into a feature space: nearest neighbours, maps, a linear classifier on top, one stage after the other;
 # - set up the controls without which "pretraining helped" is only a belief.
 #
-# **40 minutes** to read and try, a minute to run. You need notebook 00.
+# **40 minutes** to read and try, half a minute to run. You need notebook 00.
 
 # %% tags=["setup"]
 import csv
