@@ -13,6 +13,7 @@ from scipy.special import log_softmax
 from torch import Tensor, nn
 
 from sftlib.model import LinearHead, Model, eval_mode
+from sftlib.runtime import keep_freed_memory
 
 CONSTANT = 1e-6  # a feature that varies by less than this share of its size is rounding noise
 BIAS_L2 = 1e-6  # keeps the bias of a class without examples finite; too small to be seen in any other
@@ -31,6 +32,7 @@ def extract(
     precision: a `sftlib.runtime.Precision`; None is float32. f runs in eval mode, and each of its modules
     returns to the mode it was in.
     """
+    keep_freed_memory()
     f = backbone if stage is None else partial(backbone.lower, stage=stage)
     device = next((p.device for p in backbone.parameters()), torch.device("cpu"))
     with eval_mode(backbone), torch.inference_mode():

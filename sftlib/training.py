@@ -24,7 +24,7 @@ from sftlib.metrics import Mean, correct
 from sftlib.model import Model, eval_mode
 from sftlib.progress import Progress
 from sftlib.records import Controls, Epoch, Outcome, Step
-from sftlib.runtime import CANDIDATES, FLOAT32, Precision, PrecisionChoice, choose_precision
+from sftlib.runtime import CANDIDATES, FLOAT32, Precision, PrecisionChoice, choose_precision, keep_freed_memory
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -128,6 +128,7 @@ def fit(
         first_epoch, controls = resume.epoch + 1, controls or resume.controls
     check_loop(train_loader, val_loader, epochs, first_epoch)
     check_optimizer(model, optimizer)
+    keep_freed_memory()
     precision.place(model)
     parts = Parts(
         model, micro_batch, task_loss=task_loss, feature_loss=feature_loss, combine=combine, precision=precision
@@ -189,6 +190,7 @@ def measure_precision(
 
     Works on copies of the model, in about 2 s: of the N examples it uses as many as that allows.
     """
+    keep_freed_memory()
     where = next(model.parameters()).device
     x, y = x.to(where), None if y is None else y.to(where)
     copies = {p: p.place(copy.deepcopy(model).train(y is not None)) for p in CANDIDATES}

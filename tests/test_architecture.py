@@ -22,7 +22,7 @@ EDGES = {
     "datasets": {"runtime"},
     "backbones": set(),
     "model": {"backbones"},
-    "features": {"model", "metrics"},
+    "features": {"model", "metrics", "runtime"},
     "selection": {"features"},
     "doctor": {"model", "adaptation"},
     "records": set(),

@@ -1,4 +1,8 @@
+import os
+import platform
 import random
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -100,3 +104,33 @@ def test_environment_report_names_a_missing_package_and_the_remedy(monkeypatch):
     monkeypatch.setattr(runtime, "OFFLINE", {"solar cell pictures": "no-such-package"})
     (bad,) = [check for check in runtime.environment_report() if not check.ok]
     assert str(bad).startswith("[FAIL] solar cell pictures") and "lab.py setup" in str(bad)
+
+
+FAULTS = """
+import resource, torch
+from torch import nn
+from sftlib.features import extract
+from sftlib.model import LinearHead, Model
+from sftlib.training import fit
+f = nn.Sequential(nn.Conv2d(3, 7, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+model, batch = Model(f, LinearHead(7, 2)), (torch.randn(5, 3, 251, 251), torch.tensor([0, 1, 0, 1, 1]))
+{run}
+pages = [resource.getrusage(resource.RUSAGE_SELF).ru_minflt for _ in steps]
+print(pages[-1] - pages[-6])
+"""
+FIT = "steps = (r for r in fit(model, [batch] * 11, torch.optim.SGD(model.parameters(), 0.1), epochs=1))"
+EXTRACT = "steps = (extract(f, [batch]) for _ in range(11))"
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator is steered")
+@pytest.mark.parametrize("run", [FIT, EXTRACT])
+def test_steps_get_their_memory_from_the_process_unless_the_user_steers_glibc(run):
+    faults = []
+    for variable in ({}, {"MALLOC_TOP_PAD_": "131072"}):  # glibc's own default
+        env = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")} | variable
+        out = subprocess.run(
+            [sys.executable, "-c", FAULTS.format(run=run)], env=env, text=True, capture_output=True, check=True
+        )
+        faults.append(int(out.stdout))
+    map_pages = 5 * 7 * 249 * 249 * 4 // os.sysconf("SC_PAGE_SIZE")  # of one activation
+    assert faults[0] < map_pages and faults[1] > 5 * map_pages  # over five steps
