@@ -113,7 +113,8 @@ from sftlib.features import extract
 from sftlib.model import LinearHead, Model
 from sftlib.training import fit
 f = nn.Sequential(nn.Conv2d(3, 7, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-model, batch = Model(f, LinearHead(7, 2)), (torch.randn(5, 3, 251, 251), torch.tensor([0, 1, 0, 1, 1]))
+# An activation has 36 MB; up to 32 glibc keeps some by itself.
+model, batch = Model(f, LinearHead(7, 2)), (torch.randn(5, 3, 509, 509), torch.tensor([0, 1, 0, 1, 1]))
 {run}
 pages = [resource.getrusage(resource.RUSAGE_SELF).ru_minflt for _ in steps]
 print(pages[-1] - pages[-6])
@@ -132,5 +133,4 @@ def test_steps_get_their_memory_from_the_process_unless_the_user_steers_glibc(ru
             [sys.executable, "-c", FAULTS.format(run=run)], env=env, text=True, capture_output=True, check=True
         )
         faults.append(int(out.stdout))
-    map_pages = 5 * 7 * 249 * 249 * 4 // os.sysconf("SC_PAGE_SIZE")  # of one activation
-    assert faults[0] < map_pages and faults[1] > 5 * map_pages  # over five steps
+    assert 10 * faults[0] < faults[1]
