@@ -122,7 +122,7 @@ class PrecisionChoice:
     rates: dict[Precision, float]
 
     def __str__(self) -> str:
-        mark = {self.precision: "  <- chosen"}
+        mark = {self.precision: "  <- chosen"} | {p: "  not possible here" for p, r in self.rates.items() if r == 0}
         return "\n".join(f"{str(p):<24}{rate:7.0f} images/s{mark.get(p, '')}" for p, rate in self.rates.items())
 
 
@@ -131,27 +131,41 @@ def choose_precision(step: Callable[[Precision], object], examples: int, *, budg
 
     The candidates are float32, float32 channels-last and bfloat16 channels-last. They take turns, so that a machine
     that slows down slows all of them, and each is judged by its best turn. A candidate other than plain float32 must
-    win by 5 % to be chosen. The first turn of each (allocation, kernel selection) is not counted.
+    win by 5 % to be chosen. The first turn of each (allocation, kernel selection) is not counted. A candidate that
+    fails in it has the rate 0: an older GPU has no bfloat16 convolution, MPS not every channels-last operation.
     """
     start, best = time.perf_counter(), dict.fromkeys(CANDIDATES, float("inf"))
-    for turn in range(1000):
-        for precision in CANDIDATES:
+    possible = [precision for precision in CANDIDATES if _works(step, precision)]
+    for turn in range(1, 1000):
+        for precision in possible:
             t = time.perf_counter()
             step(precision)
             _synchronize()
-            if turn > 0:
-                best[precision] = min(best[precision], time.perf_counter() - t)
+            best[precision] = min(best[precision], time.perf_counter() - t)
         spent = time.perf_counter() - start
-        if turn > 0 and spent * (turn + 2) / (turn + 1) > budget_s:
+        if spent * (turn + 2) / (turn + 1) > budget_s:
             break
     rates = {p: examples / s for p, s in best.items()}
     fastest = max(rates, key=rates.get)
     return PrecisionChoice(fastest if rates[fastest] > 1.05 * rates[FLOAT32] else FLOAT32, rates)
 
 
+def _works(step: Callable[[Precision], object], precision: Precision) -> bool:
+    try:
+        step(precision)
+        _synchronize()
+    except RuntimeError:
+        if precision == FLOAT32:
+            raise
+        return False
+    return True
+
+
 def _synchronize() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
+    elif torch.backends.mps.is_available():
+        torch.mps.synchronize()
 
 
 # --- memory ----------------------------------------------------------------------------------------------------

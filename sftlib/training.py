@@ -19,7 +19,7 @@ from sftlib.guards import (
     check_optimizer,
     check_resume,
 )
-from sftlib.memory import Parts
+from sftlib.memory import Parts, out_of_memory
 from sftlib.metrics import Mean, correct
 from sftlib.model import Model, eval_mode
 from sftlib.progress import Progress
@@ -142,6 +142,7 @@ def _run(model, optimizer, run: Progress, epochs, val_loader, schedule, saved) -
     precision, steps = settings["precision"], len(run.loader) * epochs
     run.step = len(run.loader) * (run.epoch - 1)
     watch = Watch(model, optimizer, settings["feature_loss"])
+    ahead = where.type == "cuda"  # on MPS such a copy may read memory that was freed since (pytorch issue 189690)
     for epoch in range(run.epoch, epochs + 1):
         model.train()  # what is frozen stays in eval mode
         batches, saved = run.begin(epoch) if saved is None else run.resume(saved, where), None
@@ -149,7 +150,7 @@ def _run(model, optimizer, run: Progress, epochs, val_loader, schedule, saved) -
         for x, y in batches:
             _steer(optimizer, None if schedule is None else schedule(run.step), controls.rate)
             weight = settings["feature_weight"] if controls.feature_weight is None else controls.feature_weight
-            x, y = precision.place(x.to(where, non_blocking=True)), y.to(where, non_blocking=True)
+            x, y = precision.place(x.to(where, non_blocking=ahead)), y.to(where, non_blocking=ahead)
             watch.before(run.step)
             outcome = train_step(model, x, y, optimizer, **settings | {"feature_weight": weight}, parts=run.parts)
             run.add(outcome, y)
@@ -188,7 +189,8 @@ def measure_precision(
 ) -> PrecisionChoice:
     """x (N, …), y (N,) -> the fastest precision for training on such batches; without y, for inference
 
-    Works on copies of the model, in about 2 s: of the N examples it uses as many as that allows.
+    Works on copies of the model, in about 2 s: of the N examples it uses as many as that allows on a CPU. Other
+    devices take all of them, or what memory holds: with a few, the time would be that of launching the work.
     """
     keep_freed_memory()
     where = next(model.parameters()).device
@@ -203,11 +205,23 @@ def measure_precision(
         else:
             forward(copies[precision], batch, y[:n], task_loss=task_loss, precision=precision).loss.backward()
 
+    if where.type != "cpu":
+        return _choose_precision(step, len(x))
     step(FLOAT32, 2)  # allocations and kernel selection, once
     start = time.perf_counter()
     step(FLOAT32, 2)
     n = max(2, min(len(x), int(2 * 0.15 / (time.perf_counter() - start))))  # about 0.15 s a step
-    return choose_precision(lambda precision: step(precision, n), n, budget_s=1.5)
+    return _choose_precision(step, n)
+
+
+def _choose_precision(step: Callable[[Precision, int], None], n: int) -> PrecisionChoice:
+    """With n examples, or as many as memory holds"""
+    try:
+        return choose_precision(lambda precision: step(precision, n), n, budget_s=1.5)
+    except RuntimeError as error:
+        if n < 2 or not out_of_memory(error):
+            raise
+    return _choose_precision(step, n // 2)  # here, and not above: the error holds on to the tensors of the attempt
 
 
 def _at_least_float32(t: Tensor) -> Tensor:

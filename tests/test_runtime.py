@@ -99,6 +99,19 @@ def test_choosing_stays_within_its_budget_and_measures_each_candidate(clock):
     assert clock.now - start < 0.5 + 7 * 6 + 1
 
 
+def test_an_arithmetic_that_the_device_cannot_do_is_left_out_and_said(clock):
+    def step(precision):
+        if precision.channels_last:
+            raise RuntimeError("GET was unable to find an engine to execute this computation")
+        clock.pass_by(0.01)
+
+    choice = choose_precision(step, 10, budget_s=0.2)
+    assert choice.precision == FLOAT32 and [*choice.rates.values()] == [pytest.approx(1000), 0, 0]
+    assert str(choice).count("not possible here") == 2
+    with pytest.raises(RuntimeError, match="float32 too"):
+        choose_precision(lambda p: (_ for _ in ()).throw(RuntimeError("float32 too")), 10)
+
+
 def test_environment_report_names_a_missing_package_and_the_remedy(monkeypatch):
     assert all(check.ok for check in runtime.environment_report())
     monkeypatch.setattr(runtime, "OFFLINE", {"solar cell pictures": "no-such-package"})
