@@ -26,7 +26,7 @@ def search(
     objective asks the trial for its settings (``trial.suggest_float("lr", 1e-4, 1e-1, log=True)``) and returns a score,
     higher is better. journal: a file to which every trial is written; the same call goes on from it. Trial number i
     draws from sampler(seed=…) made of (seed, i) alone, so an interrupted search ends as one that was not. A trial that
-    was cut off is run again. One process a journal.
+    was cut off is run again. One process a journal. ValueError where objective returns no number or prunes the trial.
     """
     if trials < 1 or seed < 0:
         raise ValueError(f"got trials={trials}, seed={seed}; expected at least one trial and a seed of 0 or more")
@@ -37,6 +37,8 @@ def search(
     for i in range(len(done), trials):
         study.sampler = sampler(seed=int(np.random.SeedSequence([seed, i]).generate_state(1)[0]))
         study.optimize(objective, n_trials=1)
+        if len(completed(study)) == i:  # Optuna only writes a line for this and goes on
+            raise ValueError(f"got no score from trial {i}, expected a number: return a low one where training breaks")
         yield completed(study)[-1]
 
 

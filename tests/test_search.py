@@ -85,3 +85,14 @@ def test_after_its_random_start_the_search_looks_near_the_best():
 def test_wrong_numbers_are_refused(wrong):
     with pytest.raises(ValueError, match="expected at least one trial and a seed of 0 or more"):
         list(search(hill, **wrong))
+
+
+@pytest.mark.parametrize("answer", [float("nan"), None])
+def test_a_trial_without_a_score_is_refused(answer):
+    def sometimes(trial):
+        return hill(trial) if trial.number < 2 else answer
+
+    found = search(sometimes, trials=5, seed=0)
+    assert [next(found).number, next(found).number] == [0, 1]
+    with pytest.raises(ValueError, match="got no score from trial 2"):
+        next(found)
