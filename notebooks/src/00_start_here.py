@@ -36,7 +36,8 @@ use_style()
 #
 # Any classifier can be cut into two functions. The **feature extractor** *f* turns a picture *x* into a list of
 # numbers *z*; the **classifier** *g* turns *z* into one score for each class (*logits*). A loss *L* says how wrong the
-# scores are for the true label *y*, and its gradient says how to change *g*, and *f*, to be less wrong.
+# scores are for the true label *y*, and its gradient says how to change *g*, and *f*, to be less wrong; the **learning
+# rate** α says how far to go at each step.
 #
 # $$z = f(x) \qquad \text{logits} = g(z) \qquad f \leftarrow f - \alpha\,\frac{\partial L}{\partial f} \qquad
 # g \leftarrow g - \alpha\,\frac{\partial L}{\partial g}$$
@@ -51,7 +52,9 @@ plt.show()
 
 # %% [markdown]
 # (Other names that you will meet: *f* is also called backbone, body, trunk or encoder; *g* is also called head; *z* is
-# also called features, embedding or representation; *α* is the learning rate.)
+# also called features, embedding or representation. In the picture, N counts pictures, C × H × W are the channels and
+# pixels of one, D counts features, K classes. The lower path, a second loss $L_f$, waits for notebook 03: here *L* is
+# $L_g$ alone.)
 #
 # ## Is everything there?
 #
@@ -210,7 +213,8 @@ def train(lr_f=LR_F, lr_g=LR_G):
 # %% [markdown]
 # ## Watch it learn
 #
-# **Predict.** After three passes over the training pictures, how many of the validation pictures will be right?
+# **Predict.** After three passes over the training pictures (in the quick profile), how many of the validation pictures
+# will be right?
 #
 # (a) As many as with the trivial baseline: ImageNet has no solar cells. (b) Between 75 and 90 %. (c) 99 %.
 #
@@ -267,10 +271,7 @@ for row, name, model in zip(rows, ("before", "after"), (build(), trained[-1]), s
 plt.show()
 
 # %% [markdown]
-# **Read.** The trained model beats the trivial baseline by far more than chance: an accuracy measured on *n* pictures
-# has a standard deviation of $\sqrt{a(1-a)/n}$, the number printed below. So answer (b) is right. An *f* that has
-# nothing to offer would have given (a) after so few steps. What we have *not* shown is that the pretrained weights were
-# the reason: for that, the same network has to be trained from random weights too. That is notebook 01.
+# Is that more than luck? An accuracy *a* measured on *n* pictures has a standard deviation of $\sqrt{a(1-a)/n}$:
 
 # %% tags=["varies"]
 a, n = last["accuracy"], last["n"]
@@ -279,9 +280,16 @@ print(f"{a:.1%} ± {deviation:.1%}; above the trivial baseline by {(a - trivial)
 assert a - trivial > 2 * deviation
 
 # %% [markdown]
+# **Read.** In the quick profile (b) is right: the trained model beats the trivial baseline by far more than chance. An
+# accuracy within two standard deviations of the baseline would have been (a). What we have *not* shown is that the
+# pretrained weights were the reason: for that, the same network has to be trained from random weights too. That is
+# notebook 01, and its answer may surprise you.
+
+# %% [markdown]
 # ## Where it breaks
 #
-# A hundred times the learning rate. **Predict**: will it learn faster, learn nothing, or something else?
+# A hundred times the learning rate. **Predict**: will it learn faster, learn nothing, or something else? (The next cell
+# ends in red, on purpose.)
 
 # %% tags=["raises-exception", "varies"]
 for _ in train(lr_f=100 * LR_F, lr_g=100 * LR_G):
@@ -339,13 +347,13 @@ check("00.accuracy", accuracy)
 #
 # In the settings, set `LR_F = 1e-5`: *f* hardly moves, only *g* learns. **Predict** the validation accuracy after three
 # epochs, then run the notebook from there. Then the other way round: `LR_F = 1e-3, LR_G = 1e-5`. Which of the two
-# surprised you? (Notebook 05 measures this with five seeds.)
+# surprised you? (Notebook 05 compares *g* alone with both, over five seeds.)
 #
 # ### ★★ Exercise 3: the wrong colours
 #
 # In `batches`, replace `f.preprocess` by `lambda pictures: pictures / 255`. The pictures look the same to you.
-# **Predict**: does training still work, and what is the loss at the first step? (Notebook 09 shows this mistake and
-# fourteen more.)
+# **Predict**: does training still work, and what is the loss at the first step? (Look at the panel. An `assert` further
+# down may object: that is what it is there for.)
 
 # %% [markdown] tags=["solution"]
 # **Exercise 2.** In our run (seed 0, 222 validation pictures) both moving gave 83.8 %, *f* nearly still 82.0 %, *g*
@@ -360,8 +368,9 @@ check("00.accuracy", accuracy)
 # %% [markdown]
 # ### ★★★ Exercise 4: your own question
 #
-# Change `task="cell_type"` in `solar_cells.load` and train the network to tell mono- from polycrystalline cells. Is it
-# easier or harder than finding defects? What would you have to do to be sure that your answer is not luck?
+# Give `solar_cells.load` one more argument, `task="cell_type"`, and train the network to tell mono- from
+# polycrystalline cells. Is it easier or harder than finding defects? What would you have to do to be sure that your
+# answer is not luck?
 #
 # ## Remember
 #
@@ -374,4 +383,4 @@ check("00.accuracy", accuracy)
 #
 # **References.** Deitsch et al. 2019, *Automatic classification of defective photovoltaic module cells in
 # electroluminescence images*, Solar Energy 185, arXiv 1807.02894. Iandola et al. 2016, *SqueezeNet*, arXiv 1602.07360.
-# Next: **02 Decoupling**, where any model is cut into *f* and *g*.
+# Next: **01 Why transfer?**, where the same network also starts from random weights.
