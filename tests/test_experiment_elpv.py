@@ -5,21 +5,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tables import experiment_fixtures
 
-from tools import experiments
-
-NAME = "elpv"
 CELLS = {"0": 377, "33": 74, "67": 26, "100": 179}  # of the 656 test cells, by what the expert said
 
 
-@pytest.fixture(scope="module")
-def module():
-    return experiments.load(NAME)
-
-
-@pytest.fixture(scope="module")
-def table():
-    return experiments.read(experiments.RESULTS / f"{NAME}.csv")
+module, table = experiment_fixtures("elpv", scope="module")
 
 
 def test_the_table_holds_every_seed_of_every_recipe_but_full_which_holds_the_first_ones(module, table):

@@ -2,29 +2,15 @@
 
 import pytest
 import torch
+from tables import assert_counts, assert_whole, experiment_fixtures
 
-from tools import experiments
-
-NAME = "label_budget"
-
-
-@pytest.fixture(scope="module")
-def module():
-    return experiments.load(NAME)
-
-
-@pytest.fixture(scope="module")
-def table():
-    return experiments.read(experiments.RESULTS / f"{NAME}.csv")
+module, table = experiment_fixtures("label_budget", scope="module")
 
 
 def test_the_table_holds_every_seed_of_every_setting(module, table):
-    wanted = {experiments.key(setting, seed) for setting, seed in experiments.jobs(module)}
-    assert sorted(wanted) == sorted((r["seed"], r["task"], r["method"], r["labels"]) for r in table)
+    assert_whole(module, table)
     for row in table:
-        for part, n in (("val", 222), ("test", 334)):
-            right = float(row[part]) * n
-            assert abs(right - round(right)) < 0.03  # a count of pictures, rounded to four digits
+        assert_counts(row, {"val": 222, "test": 334})
 
 
 def test_accuracy_and_balanced_accuracy_fit_together(table):

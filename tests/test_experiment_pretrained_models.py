@@ -3,36 +3,25 @@
 import numpy as np
 import pytest
 import torch
+from tables import assert_counts, assert_whole, experiment_fixtures
 
 from sftlib import selection
 from sftlib.datasets import drawn_shapes, image_folder
-from tools import experiments
 
-NAME = "pretrained_models"
-SIZES = {"defect": (222, 334), "cell_type": (222, 334), "shapes": (200, 400)}  # validation and test pictures
-
-
-@pytest.fixture(scope="module")
-def module():
-    return experiments.load(NAME)
+CELLS = {"val": 222, "test": 334, "probe_test": 334}
+SIZES = {"defect": CELLS, "cell_type": CELLS, "shapes": {"val": 200, "test": 400, "probe_test": 400}}
 
 
-@pytest.fixture(scope="module")
-def table():
-    return experiments.read(experiments.RESULTS / f"{NAME}.csv")
+module, table = experiment_fixtures("pretrained_models", scope="module")
 
 
 def test_the_table_holds_every_seed_of_every_setting(module, table):
-    wanted = {experiments.key(setting, seed) for setting, seed in experiments.jobs(module)}
-    assert sorted(wanted) == sorted((r["seed"], r["task"], r["candidate"]) for r in table)
+    assert_whole(module, table)
 
 
 def test_accuracies_are_counts_of_pictures(table):
     for row in table:
-        n_val, n_test = SIZES[row["task"]]
-        for part, n in (("val", n_val), ("test", n_test), ("probe_test", n_test)):
-            right = float(row[part]) * n
-            assert abs(right - round(right)) < 0.03  # rounded to four digits
+        assert_counts(row, SIZES[row["task"]])
 
 
 def test_one_candidate_on_one_task_has_one_choice_for_all_seeds_and_its_rate_is_of_the_grid(module, table):

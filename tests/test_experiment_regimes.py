@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tables import assert_whole, experiment_fixtures
 from torch import nn
 
 from sftlib.adaptation import is_frozen, trainable
@@ -9,25 +10,16 @@ from sftlib.backbones import load_backbone
 from sftlib.features import Cached
 from sftlib.model import LinearHead, Model
 from sftlib.runtime import FLOAT32
-from tools import experiments
 
 SIZES = {"mono": 226, "poly": 661, "corrupted": 113 * 5 * 2}
 COUNTS = ("tn", "fp", "fn", "tp")
 
 
-@pytest.fixture
-def module():
-    return experiments.load("regimes")
-
-
-@pytest.fixture(scope="module")
-def table():
-    return experiments.read(experiments.RESULTS / "regimes.csv")
+module, table = experiment_fixtures("regimes")
 
 
 def test_the_table_holds_every_seed_of_every_regime(module, table):
-    wanted = {experiments.key(setting, seed) for setting, seed in experiments.jobs(module)}
-    assert sorted(wanted) == sorted((row["seed"], row["regime"]) for row in table)
+    assert_whole(module, table)
 
 
 def test_accuracies_follow_from_the_counts(table):

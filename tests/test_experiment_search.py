@@ -1,26 +1,15 @@
 """The stored searches of notebook 08: whole, of the ranges they say, and the first trial comes out again."""
 
-import pytest
+from tables import assert_whole, experiment_fixtures
 
 from sftlib.search import search
 from tools import experiments
 
-NAME = "search"
-
-
-@pytest.fixture
-def module():
-    return experiments.load(NAME)
-
-
-@pytest.fixture(scope="module")
-def table():
-    return experiments.read(experiments.RESULTS / f"{NAME}.csv")
+module, table = experiment_fixtures("search")
 
 
 def test_the_table_holds_every_trial_of_every_search(module, table):
-    wanted = {experiments.key(setting, seed) for setting, seed in experiments.jobs(module)}
-    assert sorted(wanted) == sorted((r["seed"], r["sampler"], r["trial"]) for r in table)
+    assert_whole(module, table)
 
 
 def test_trials_lie_in_their_ranges_and_leave_out_what_their_strategy_does_not_have(table):

@@ -4,32 +4,23 @@ import dataclasses
 
 import pytest
 import torch
+from tables import assert_counts, assert_whole, experiment_fixtures
 
 from sftlib.datasets import photo_details
 from sftlib.features import extract
 from tools import experiments
 
-NAME = "strategy_grid"
-PICTURES = {"photo details": (240, 480), "cell type": (222, 334), "cell defect": (222, 334)}  # val, test
+CELLS = {"val": 222, "test": 334}
+PICTURES = {"photo details": {"val": 240, "test": 480}, "cell type": CELLS, "cell defect": CELLS}
 
 
-@pytest.fixture
-def module():
-    return experiments.load(NAME)
-
-
-@pytest.fixture(scope="module")
-def table():
-    return experiments.read(experiments.RESULTS / f"{NAME}.csv")
+module, table = experiment_fixtures("strategy_grid")
 
 
 def test_the_table_holds_every_seed_of_every_setting(module, table):
-    wanted = {experiments.key(setting, seed) for setting, seed in experiments.jobs(module)}
-    assert sorted(wanted) == sorted((r["seed"], r["target"], r["labels"], r["strategy"]) for r in table)
+    assert_whole(module, table)
     for row in table:
-        for part, n in zip(("val", "test"), PICTURES[row["target"]], strict=True):
-            right = float(row[part]) * n
-            assert abs(right - round(right)) < 0.03  # a count of pictures, rounded to four digits
+        assert_counts(row, PICTURES[row["target"]])
 
 
 def test_a_cell_has_one_choice_for_all_seeds_or_a_third_of_its_rate_where_that_broke(module, table):
