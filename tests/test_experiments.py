@@ -1,6 +1,7 @@
 """Experiments resume where they stopped, and a row can be computed again."""
 
 import csv
+import sys
 
 import pytest
 
@@ -21,8 +22,9 @@ def run(setting, seed):
 
 
 @pytest.fixture
-def folders(tmp_path):
+def folders(tmp_path, monkeypatch):
     """Where the fake experiment is and where its results go."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # a test changes it twice in a second, to the same size
     (tmp_path / "tools").mkdir()
     (tmp_path / "tools" / "experiment_fake.py").write_text(FAKE.replace("STOP", ""), encoding="utf-8")
     return {"tools": tmp_path / "tools", "results": tmp_path / "results"}
