@@ -524,17 +524,17 @@ print(f"{'last stage = g':<20}{'parameters in g':>16}{'multiply-adds in g':>20}"
 for name, rows in tables.items():
     n, work = ([row[i] for row in rows] for i in (2, 3))
     print(f"{name:<20}{n[-1] / sum(n):>16.1%}{work[-1] / sum(work):>20.1%}")
+print(f"proposed boxes that the detector's g looks at: {detector.eval().rpn.post_nms_top_n()} a picture")
 
 # %% [markdown]
 # *f* mostly does the work, but "the head is small" is no law. A classifier of 1,000 classes holds a large part of
 # SqueezeNet's parameters; a linear one for our two classes has (512 + 1) · 2 = 1,026. A detector's *g* is a network of
-# its own, with most of the work, because it looks at each of 150 proposed boxes apart.
+# its own, with most of the work, because it looks at each proposed box apart.
 #
 # ## One f, two g's
 #
 # If *f* does not change, then *z* = *f*(*x*) does not change either: compute it **once**, keep it, and train only *g*
-# on it. A linear *g* on fixed features is called a **linear probe**. (It is logistic regression: the loss has one
-# minimum, and `linear_probe` finds it without learning rate or epochs.)
+# on it. That is the **linear probe** of notebook 01: logistic regression on *z*, solved without rate or epochs.
 #
 # We keep a little more than *z*: for the experiment below, the mean over the map after *every* stage. This takes one
 # pass as well, because the stages are computed on the way anyhow.
@@ -633,7 +633,8 @@ with torch.inference_mode():
 # ## Experiment: where to cut?
 #
 # The usual cut is at the very top, before the last layer. But *f* was trained to tell dogs from mushrooms, and its
-# upper stages are the most specialised. Low stages know edges and textures.
+# upper stages are the most specialised. Low stages know edges and textures. Notebook 01 drew one such curve, and warned
+# that its peak may move with the division of the pictures. So here are several divisions, and intervals.
 #
 # **Predict.** A linear probe on the features after each stage: where is the accuracy best, for the defects and for the
 # cell type?
@@ -641,8 +642,8 @@ with torch.inference_mode():
 # (a) Both at the top. (b) Both in the middle, and clearly worse at the top. (c) The cell type nearly everywhere; the
 # defects need some depth, but not all of it.
 #
-# A probe at each cut, for `SPLITS` different divisions into train and test, and for comparison *k nearest neighbours*
-# (kNN): a picture gets the class of most of the 5 others whose features are most similar. Nothing is trained.
+# A probe at each cut, for `SPLITS` different divisions into train and test, and for comparison the vote of the *k* = 5
+# nearest neighbours (kNN, notebook 01), with nothing trained.
 
 # %% tags=["varies"]
 names = cells.train.names + cells.test.names
@@ -701,10 +702,11 @@ for i, (stage, *_) in enumerate(rows, start=1):
 
 # %% [markdown]
 # **Read.** (c). The first stages already tell the crystals apart: that is texture. (*x* is the mean brightness alone:
-# it says something of defects and nothing of crystals.) The defects need more depth, up to about stage 2; above it we
-# see no difference to the top whose interval excludes zero, and kNN even gets a little worse. So a cut in the
-# middle keeps the accuracy with a fraction of *f*. A curve that rises to the very top would have refuted this; on
-# everyday photographs, ImageNet's own subject, that is what one expects (Yosinski et al. 2014).
+# it says something of defects and nothing of crystals.) The defects need more depth: the stem is clearly below the top,
+# but from stage 1 or 2 on we see no difference to the top whose interval excludes zero, and kNN even gets a little
+# worse towards it. So a cut in the middle keeps the accuracy with a fraction of *f*. A curve that rises to the very
+# top would have refuted this; on everyday photographs, ImageNet's own subject, that is what one expects (Yosinski et
+# al. 2014).
 #
 # ## Where it breaks
 #
@@ -754,9 +756,8 @@ assert right[0] == "stupa" and wrong[0] == wrong[1]
 # %% [markdown]
 # A stupa is a kind of temple, so the left answer is sensible; the flower is not a brain coral, but looks like one.
 # To this *f*, 0 is the mean colour of photographs, so with Lite0's numbers both are an even grey, and it says the same
-# of both. Shapes fit, no
-# error, no warning. That is why in this course the preprocessing is an attribute of *f* (`f.preprocess`) and moves
-# with it. Notebook 09 has more mistakes of this kind.
+# of both. Shapes fit, no error, no warning. That is why in this course the preprocessing is an attribute of *f*
+# (`f.preprocess`) and moves with it.
 #
 # ## Play
 #

@@ -82,7 +82,7 @@ def _labels_needed(answer):
         expect(f"target {target}, at or below the start", answer(list(labels), list(scores), target), 10.0)
     expect("a measured point is met exactly", answer(list(labels), list(scores), 0.7), 30.0, tolerance=1e-4)
     never = answer(list(labels), list(scores), 0.95)
-    require(never == math.inf, f"a target that is never reached: got {never}, expected math.inf")
+    require(never == math.inf, f"a target that is never reached: got {never}, expected np.inf")
 
 
 def _first_crossing(labels, scores, target, *, straight=False):
