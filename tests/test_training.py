@@ -458,6 +458,7 @@ def test_no_step_reads_anything_from_the_device():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 def test_no_step_waits_for_the_gpu():
     model, data = tiny_model().cuda(), [(x.cuda(), y.cuda()) for x, y in batches(19)]
     records = fit(model, data, torch.optim.AdamW(model.parameters(), lr=0.01), epochs=1, feature_loss=to_origin)

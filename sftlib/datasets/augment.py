@@ -58,7 +58,7 @@ def rotate(pictures: Tensor, generator: Generator) -> Tensor:
     turns = torch.randint(4, (len(pictures),), generator=generator, device=generator.device)
     turned = torch.empty_like(pictures)
     for quarter in range(4):
-        mine = (turns == quarter).nonzero().flatten().to(pictures.device, non_blocking=True)
+        mine = _beside(pictures, (turns == quarter).nonzero().flatten())
         turned[mine] = torch.rot90(pictures[mine], quarter, (-2, -1))
     return turned
 
@@ -66,7 +66,12 @@ def rotate(pictures: Tensor, generator: Generator) -> Tensor:
 def _coin(pictures: Tensor, generator: Generator) -> Tensor:
     """pictures (N, …) -> heads or tails (N, 1, 1, 1)"""
     draw = torch.rand(len(pictures), 1, 1, 1, generator=generator, device=generator.device)
-    return (draw < 0.5).to(pictures.device, non_blocking=True)
+    return _beside(pictures, draw < 0.5)
+
+
+def _beside(pictures: Tensor, draws: Tensor) -> Tensor:
+    """draws -> the same on the device of pictures. On MPS it waits: the copy could read memory that was freed since"""
+    return draws.to(pictures.device, non_blocking=pictures.is_cuda)  # pytorch issue 189690
 
 
 @dataclass(frozen=True)
@@ -100,7 +105,7 @@ class Crop:
         Ten tries a picture; where none fits, the largest middle part of an allowed ratio. Each picture costs
         the same number of draws, whatever they are.
         """
-        draws = torch.rand(n, 2 * TRIES + 2, generator=generator, device=generator.device).double().cpu()
+        draws = torch.rand(n, 2 * TRIES + 2, generator=generator, device=generator.device).cpu().double()
         w, h = self._tries(draws[:, :TRIES], draws[:, TRIES:-2], height * width)  # (n, TRIES)
         fits = (w >= 1) & (h >= 1) & (w <= width) & (h <= height)
         first, found = fits.int().argmax(1, keepdim=True), fits.any(1)
@@ -138,7 +143,7 @@ def boxes_by_products(pictures: Tensor, boxes: Tensor, size: int) -> Tensor:
 
     Resizing is linear in the rows and in the columns, so it is two products of matrices, with PyTorch's own weights.
     """
-    boxes = boxes.to(pictures.device, non_blocking=True)
+    boxes = _beside(pictures, boxes)
     rows = _weights(boxes[:, 0], boxes[:, 2], pictures.shape[-2], size)  # (N, 1, size, H)
     columns = _weights(boxes[:, 1], boxes[:, 3], pictures.shape[-1], size)  # (N, 1, size, W)
     return rows @ pictures @ columns.mT  # (N, C, size, H) @ … -> (N, C, size, size)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -38,7 +39,8 @@ def stored_bytes(pictures: Tensor) -> int:
 def free_bytes(device: torch.device) -> float:
     """Free memory of an accelerator; infinite where nothing is to be moved"""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # PyTorch gives it again
+        return torch.cuda.mem_get_info(device)[0] + cached
     if device.type == "mps":
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
     return float("inf")
@@ -59,7 +61,9 @@ class Prefetch:
     """What `prefetch` returns: one batch ahead, on a stream of its own.
 
     Whatever in the making of a batch waits for the device (small tables, the draws of an augmentation) waits for that
-    stream alone, not for the step that computes. `state_dict` is the loader's, as of the batch given last.
+    stream alone, not for the step that computes. All that makes a batch lives in that stream, and what the step uses
+    is recorded with the step's own, so the memory of neither is given again too early. `state_dict` is the loader's,
+    as of the batch given last.
     """
 
     def __init__(self, loader: Loader, device: torch.device):
@@ -70,8 +74,13 @@ class Prefetch:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """-> (x (n, 3, H, W), y (n,)) on the device"""
-        stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
-        batches = iter(self.loader)
+        stream = None
+        if self.device.type == "cuda":
+            here = torch.cuda.current_stream(self.device)
+            stream = _side_stream(here.device_index)
+            stream.wait_stream(here)  # which may still write the pictures
+        with _on(stream):
+            batches = iter(self.loader)
         self.given = self.loader.state_dict()  # of this epoch, before its first batch
         return self._ahead(batches, stream)
 
@@ -99,7 +108,7 @@ class Prefetch:
 
     def _next(self, batches: Iterator, stream):
         """-> x, y on the device, the loader's state, and the event of their arrival; None after the last batch"""
-        with nullcontext() if stream is None else torch.cuda.stream(stream):
+        with _on(stream):
             batch = next(batches, None)
             if batch is None:
                 return None
@@ -110,4 +119,18 @@ class Prefetch:
     def _sent(self, t: Tensor) -> Tensor:
         if t.device.type == "cpu" and self.device.type == "cuda":
             t = t.pin_memory()  # only from pinned memory does a copy run beside the computation
-        return t.to(self.device, non_blocking=True)
+        # On MPS such a copy may read memory that was freed since (pytorch issue 189690).
+        return t.to(self.device, non_blocking=self.device.type == "cuda")
+
+
+@cache
+def _side_stream(index: int):
+    """One for each device: freed memory stays with its stream, so every new one would gather its own.
+
+    It goes first where the device has a choice: its work is short, and the next batch hangs on it.
+    """
+    return torch.cuda.Stream(index, priority=-1)
+
+
+def _on(stream):
+    return nullcontext() if stream is None else torch.cuda.stream(stream)
