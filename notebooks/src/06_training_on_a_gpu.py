@@ -322,7 +322,8 @@ assert same
 #
 # `fit` yields records, `LiveRun` draws them. **Pause** lets the step finish and waits; the time left stands still too.
 # **Stop** ends the run. The slider multiplies every learning rate from the next step on, by way of a `Controls` that
-# `fit` looks at before each step. A ring marks the best validation so far, a dotted line a change of yours.
+# `fit` looks at before each step. A ring (in the still picture a star) marks the best validation so far, a dotted line
+# a change of yours.
 #
 # Since *Run All* has no hand to move the slider, a few lines stand in for it: in the middle of the run they multiply
 # the rate by `JOLT`, for two steps. **Predict**: the loss (a) hardly moves, (b) jumps and comes back within the run,
@@ -573,7 +574,8 @@ with warnings.catch_warnings(record=True) as said:
     warnings.simplefilter("always")
     list(fit(small[0], sixteen, small[1], epochs=1))
 print(*(str(warning.message) for warning in said), sep="\n")
-print("pictures at once:", small[0].backbone.seen, "(the first 16: does the loss allow the cut?)")
+print("pictures at once:", small[0].backbone.seen)
+print("(the first batch went through twice: once to see whether the loss allows the cut)")
 off, moved = largest_difference(enough[0], small[0]), largest_difference(enough[0], build()[0])
 print(f"parameters differ by less than 1 % of what they moved: {off < 0.01 * moved}")
 assert len(said) == 1 and off < 0.01 * moved
@@ -788,8 +790,8 @@ assert [len(phases) for phases in drawn] == [8, 8]
 # **Read.** Convolutions should be on top, backward more than forward, each called exactly as often as there are
 # convolutions: that *is* the work. Now look for what is not. On the CPUs that we tried, `max_pool2d` stands among the
 # first, though it multiplies nothing: it compares neighbours that lie far apart in memory. In the right column the
-# channels lie side by side, and it takes a fraction of that. What `channels_last` gave this network above is much of
-# it. (A table from a busy machine is itself only half true: run it twice.)
+# channels lie side by side, and it takes a fraction of that. Much of what `channels_last` gave this network above
+# is that. (A table from a busy machine is itself only half true: run it twice.)
 #
 # Other signs of waste: gaps in the row of operations (the device waits for the host), `aten::copy_` or `aten::to`
 # near the top (data is moved or converted again and again), `aten::item` (somebody reads), and thousands of calls of
@@ -1127,7 +1129,9 @@ check("06.pays_after", pays_after)
 # ms in all: most of the gain is left.
 #
 # **Exercise 6.** The order of the pictures and all draws are then right, and only the velocities start from zero, so
-# one expects it to be closer. By how much depends on the momentum: at 0.9 a velocity is rebuilt in some ten steps.
+# one expects it to be closer. In our run it was hardly so: at a momentum of 0.9 a velocity takes some ten steps to be
+# rebuilt, and eight were left. With more steps to go the right order would count for more, but the end is never the
+# same again.
 
 # %% [markdown]
 # ### ★★★ Exercise 7: a faster loop than ours
