@@ -9,6 +9,8 @@ import sys
 import pytest
 from lab_course import course, index, modules, read_stamp  # noqa: F401
 
+needs_links = pytest.mark.skipif(os.name == "nt", reason="links need a privilege there")
+
 # ---------------------------------------------------------------- the stamp: when is what done again
 
 
@@ -89,6 +91,7 @@ def test_a_broken_venv_is_seen_and_made_anew(course, damage, words, capsys):
         assert why in capsys.readouterr().out
 
 
+@needs_links
 def test_a_real_venv_without_its_python_does_not_pass(course, modules, monkeypatch):
     monkeypatch.undo()
     (course.root / ".venv" / "bin").mkdir(parents=True)
@@ -131,6 +134,7 @@ def test_a_half_deleted_venv_lost_its_pyvenv_cfg_first(course, monkeypatch):
     assert removed[0] == "pyvenv.cfg" and sorted(removed) == ["aaa", "pyvenv.cfg", "zzz"]
 
 
+@needs_links
 def test_a_venv_that_is_a_link_to_another_disk_stays_a_link(course, tmp_path):
     (tmp_path / "disk").mkdir()
     (tmp_path / "disk" / "old").write_text("")
@@ -151,9 +155,9 @@ def test_a_second_setup_waits_for_the_first(course, monkeypatch, capsys):
 def test_the_lock_is_exclusive_and_inherited_by_installers(course):
     import fcntl
 
-    with course.system.one_at_a_time(), open(course.root / "my" / ".setup.lock") as other:
+    with course.system.one_at_a_time(), open(course.root / "my" / ".setup.lock", "rb") as other:
         assert not course.system.locked(other)
-    with open(course.root / "my" / ".setup.lock") as file:
+    with open(course.root / "my" / ".setup.lock", "rb") as file:
         assert course.system.locked(file) and os.get_inheritable(file.fileno())
         fcntl.flock(file, fcntl.LOCK_UN)
 

@@ -6,6 +6,8 @@ import json
 import os
 import signal
 import sys
+import sysconfig
+from pathlib import Path
 
 import pytest
 from lab_course import HERE, course, modules  # noqa: F401
@@ -70,6 +72,34 @@ def test_a_processor_without_pytorch_is_said_before_any_download(modules, monkey
     monkeypatch.setattr(modules[2].platform, "machine", lambda: machine)
     with pytest.raises(modules[2].Problem, match="no builds for this Python.*README"):
         modules[2].check_machine()
+
+
+def test_a_macos_without_pytorch_is_said_before_any_download(modules, monkeypatch):
+    monkeypatch.setattr(modules[2].platform, "mac_ver", lambda: ("13.7.1", ("", "", ""), "arm64"))
+    with pytest.raises(modules[2].Problem, match="needs macOS 14 or newer, and this is 13.7.1"):
+        modules[2].check_machine()
+    monkeypatch.setattr(modules[2].platform, "mac_ver", lambda: ("26.1", ("", "", ""), "arm64"))
+    modules[2].check_machine()
+
+
+def test_a_folder_too_deep_for_windows_is_said_before_any_download(modules, monkeypatch):
+    system = modules[2]
+    monkeypatch.setattr(system.sys, "platform", "win32")
+    monkeypatch.setattr(system, "ROOT", "C:\\" + 88 * "x")
+    with pytest.raises(system.Problem, match="has 91 letters.*need 169 below it.*C:.course, or allow long paths"):
+        system.check_machine()
+    monkeypatch.setattr(system, "long_paths", lambda: True)
+    system.check_machine()
+    monkeypatch.undo()
+    system.check_machine()
+
+
+def test_the_packages_fit_below_the_longest_folder_that_windows_takes(modules):
+    """Measured where they are installed; what only Linux has is left out."""
+    packages = Path(sysconfig.get_path("purelib"))
+    names = (str(p.relative_to(packages)) for p in packages.rglob("*") if not p.parts[-1].endswith(".pyc"))
+    longest = max((n for n in names if not n.startswith(("nvidia", "triton"))), key=len)
+    assert modules[2].LONGEST_ROOT + len(r"\.venv\Lib\site-packages\\") + len(longest) < 259, longest
 
 
 @pytest.mark.parametrize(

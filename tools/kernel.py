@@ -136,7 +136,7 @@ def session(folder, *, timeout_s=300.0, **environment):
             env.pop(name, None)
         manager = KernelManager(kernel_name="python3")
         manager.kernel_spec.argv[0] = sys.executable
-        with open(Path(profile, "stderr"), "w") as stderr:
+        with open(Path(profile, "stderr"), "wb") as stderr:
             manager.start_kernel(env=env, cwd=str(folder), stderr=stderr, stdout=stderr)
             client = manager.client()
             try:

@@ -18,6 +18,7 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 OLDEST, NEWEST = (3, 11), (3, 14)  # tests/test_environment.py compares them with pyproject.toml
 MODULES = ["torch", "torchvision", "jupyterlab", "ipykernel", "pytest", "sftlib"]
+LONGEST_ROOT = 90  # letters of the course's folder on Windows; in .venv the packages have names of up to 164
 AGAIN = "Then run the same command again; what has been downloaded is kept."
 PROBE = (
     "import importlib.util as u, json, sys; print(json.dumps({'python': '%d.%d' % sys.version_info[:2], "
@@ -133,7 +134,7 @@ def candidates():
     for minor in range(NEWEST[1], OLDEST[1] - 1, -1):
         yield shutil.which(f"python3.{minor}")
         if os.name == "nt":
-            yield output_of(["py", f"-3.{minor}", "-c", "import sys; print(sys.executable)"])
+            yield output_of(["py", f"-3.{minor}", "-X", "utf8", "-c", "import sys; print(sys.executable)"])
     uv, asked = find_uv() or uv_in(path(".uv")), f">=3.{OLDEST[1]},<3.{NEWEST[1] + 1}"
     if uv:
         yield output_of([uv, "python", "find", "--system", asked])
@@ -168,7 +169,7 @@ def uv_in(folder):
 
 
 def check_machine():
-    """PyTorch has no builds for some processors: say it before anything is downloaded."""
+    """What PyTorch has no builds for, or cannot be unpacked to: say it before anything is downloaded."""
     if sys.maxsize < 2**32:
         raise Problem(f"This Python ({sys.executable}) is a 32-bit one; PyTorch needs a 64-bit Python.")
     if (sys.platform, platform.machine()) in (("darwin", "x86_64"), ("win32", "ARM64")):
@@ -176,6 +177,26 @@ def check_machine():
             f"PyTorch has no builds for this Python ({sys.executable}, {platform.machine()}). A Mac with Apple silicon "
             "needs a Python for arm64, Windows on ARM one for x64. On an Intel Mac use Colab or Binder: see README.md."
         )
+    macos = platform.mac_ver()[0]
+    if macos and int(macos.split(".")[0]) < 14:
+        raise Problem(f"PyTorch needs macOS 14 or newer, and this is {macos}. Update it, or use Colab: see README.md.")
+    if sys.platform == "win32" and len(path()) > LONGEST_ROOT and not long_paths():
+        raise Problem(
+            f"The name of this folder has {len(path())} letters ({path()}). Windows takes names of 259 at most, and "
+            f"the packages need {259 - LONGEST_ROOT} below it. Move the course to a folder with a short name, for "
+            "example C:\\course, or allow long paths in Windows (https://docs.python.org/3/using/windows.html)."
+        )
+
+
+def long_paths():
+    """Whether Windows has been told to take names of files longer than 259 letters."""
+    try:
+        import winreg
+
+        with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, r"SYSTEM\CurrentControlSet\Control\FileSystem") as key:
+            return winreg.QueryValueEx(key, "LongPathsEnabled")[0] == 1
+    except (ImportError, OSError):
+        return False
 
 
 # ---------------------------------------------------------------- files that survive an interruption
@@ -223,7 +244,7 @@ def locked(file):
 def one_at_a_time():
     """A second setup of this folder waits; the system frees the lock when its holders have ended."""
     os.makedirs(path("my"), exist_ok=True)
-    with open(path("my", ".setup.lock"), "a") as file:
+    with open(path("my", ".setup.lock"), "ab") as file:
         waited = False
         while not locked(file):
             if not waited:
