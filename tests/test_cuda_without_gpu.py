@@ -31,9 +31,14 @@ from sftlib.training import Controls, evaluate, fit, forward, measure_precision
 
 @contextmanager
 def fake(device="lazy"):
-    """Inside, what is built is on that device."""
+    """Inside, what is built is on that device, except inside ``as_ever()``."""
     with FakeTensorMode(), torch.device(device):
         yield
+
+
+def as_ever():
+    """New tensors are on the CPU unless they are told, as where the library runs."""
+    return torch.device("cpu")
 
 
 def batch(n=N, side=5):
@@ -43,7 +48,8 @@ def batch(n=N, side=5):
 def steps(model, optimizer, count=19, data=None, **settings):
     """Updates up to the first look at the losses, which is the twentieth"""
     records = fit(model, [data or batch()] * count, optimizer, epochs=1, **settings)
-    return [record for _, record in zip(range(count), records, strict=False)]
+    with as_ever():
+        return [record for _, record in zip(range(count), records, strict=False)]
 
 
 # --- no step mixes devices, or waits ---------------------------------------------------------------------------
@@ -143,7 +149,9 @@ def test_bfloat16_on_cuda_gives_float32_losses_on_the_device(with_bfloat16):
     """Forward alone: autograd needs a driver for tensors on "cuda"."""
     with fake("cuda"), torch.no_grad():
         x, y = batch()
-        outcome = forward(tiny_model(), x, y, task_loss=F.cross_entropy, precision=Precision(torch.bfloat16, True))
+        model = tiny_model()
+        with as_ever():
+            outcome = forward(model, x, y, task_loss=F.cross_entropy, precision=Precision(torch.bfloat16, True))
         assert {(t.device.type, t.dtype) for t in (outcome.loss, outcome.logits)} == {("cuda", torch.float32)}
 
 
@@ -162,7 +170,7 @@ def test_evaluation_reads_its_sums_after_the_last_batch(device):
     seen = []
     with fake("cuda"):
         model = tiny_model()
-        with pytest.raises(DataDependentOutputException):
+        with as_ever(), pytest.raises(DataDependentOutputException):
             evaluate(model, counted(5, seen, device))
     assert seen == [0, 1, 2, 3, 4]
 
@@ -170,7 +178,9 @@ def test_evaluation_reads_its_sums_after_the_last_batch(device):
 @pytest.mark.parametrize("precision", [None, Precision(torch.bfloat16, True)])
 def test_features_come_to_the_cpu_in_float32(precision, with_bfloat16):
     with fake("cuda"):
-        z, y = extract(tiny_model().backbone, list(counted(3, [])), precision=precision)
+        backbone = tiny_model().backbone
+        with as_ever():
+            z, y = extract(backbone, list(counted(3, [], "cuda")), precision=precision)
     assert z.shape == (3 * N, D) and y.shape == (3 * N,)
     assert {z.device.type, y.device.type} == {"cpu"} and z.dtype is torch.float32
 
