@@ -35,20 +35,24 @@ def save_checkpoint(
     path: str | Path, model: nn.Module, optimizer: Optimizer, *, step: Step | None = None,
     epoch: Epoch | int | None = None, feature_loss=None, combine=None, generator: torch.Generator | None = None,
     precision: Precision | None = None, seed: int | None = None, settings: dict | None = None,
+    progress: dict | None = None,
 ) -> Path:  # fmt: skip
     """Write the run as it is; the previous file stays until the new one is complete.
 
     ``step`` or ``epoch``, the record that ``fit`` gave last, is enough: it knows the loader, losses, precision and
     controls. With the number of an epoch that is over, pass what has state: the loader's ``generator``, a feature
     loss, a ``combine``. ``settings`` (plain values) are kept for the reader. Killed while it writes, it leaves the
-    previous file, and one that ends in .partial, which a later call removes.
+    previous file, and one that ends in .partial, which a later call removes. ``progress`` stands in for the record's
+    own: that of several workers, whose `parallel.save_checkpoint` calls this.
     """
-    progress, controls = None, None
+    controls = None
     if (step is None) == (epoch is None):
         raise ValueError("expected one of step=record, at any Step of fit, and epoch=record, at an Epoch")
     if not isinstance(epoch, int):
-        run = _run_at(step or epoch)
-        progress, controls, epoch = run.state_dict(), run.controls, run.epoch - (not run.over)
+        run = run_at(step or epoch)
+        if progress is None and getattr(model, "exchanges", False):
+            raise ValueError("got a record of one of several workers; expected sftlib.parallel.save_checkpoint in each")
+        progress, controls, epoch = progress or run.state_dict(), run.controls, run.epoch - (not run.over)
         feature_loss, combine, precision = (run.settings[k] for k in ("feature_loss", "combine", "precision"))
     state = {
         "format": FORMAT,
@@ -66,11 +70,7 @@ def save_checkpoint(
         "progress": _plain(progress, "progress"),
         "versions": _environment(model),
     }
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(path)
-    save_atomically(state, path)
-    return path
+    return _written(state, Path(path))
 
 
 def load_checkpoint(
@@ -106,7 +106,7 @@ def load_checkpoint(
     )
 
 
-def _run_at(record: Step | Epoch) -> Progress:
+def run_at(record: Step | Epoch) -> Progress:
     """The run that gave ``record``; ValueError unless it was the last one, for the model has moved on since"""
     run = getattr(record, "run", None)
     if not isinstance(run, Progress):
@@ -120,6 +120,13 @@ def _run_at(record: Step | Epoch) -> Progress:
     if kind == "step" and not math.isfinite(record.loss):
         raise FloatingPointError(f"the loss is {record.loss} at step {record.step}: this state is not worth keeping")
     return run
+
+
+def _written(state: dict, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(path)
+    save_atomically(state, path)
+    return path
 
 
 def _precision(precision: Precision) -> dict:

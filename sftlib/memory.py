@@ -1,5 +1,6 @@
 """Batches that memory does not hold at once: the same update, from parts of them."""
 
+import contextlib
 import warnings
 from collections.abc import Callable
 
@@ -27,7 +28,8 @@ class Parts:
     - dropout, whose masks are drawn part by part.
 
     When memory runs out, ``size`` is halved for the rest of the run, and the batch is computed again from the state
-    that it started from: generators and buffers; parameters have not moved yet. A warning says so once.
+    that it started from: generators and buffers; parameters have not moved yet. A warning says so once. Where other
+    workers wait for this one (`parallel.Parallel`), it is a MemoryError that says which size to try.
     """
 
     def __init__(self, model: Model, size: int | None = None, *, task_loss, feature_loss, combine, precision):
@@ -48,8 +50,10 @@ class Parts:
                 outcome = self._attempt(losses, x, y, optimizer, kept)
                 break
             except RuntimeError as error:
-                if not out_of_memory(error) or hasattr(self.model, "cut"):  # other workers wait for this attempt
+                if not out_of_memory(error):
                     raise
+                if getattr(self.model, "exchanges", False):
+                    raise MemoryError(_what_to_pass(self.size, len(y), error)) from error
                 self.reason = str(error).splitlines()[0]
             # here, and not above: the error holds on to the tensors of the attempt
             optimizer.zero_grad()
@@ -68,13 +72,18 @@ class Parts:
         if not self.tried:
             self._require_means(x, y, kept)
         optimizer.zero_grad()
-        parts = []
-        for x_part, y_part in zip(x.split(self.size), y.split(self.size), strict=True):
-            part, share = losses(x_part, y_part), len(y_part) / len(y)
-            (part.loss * share).backward()  # adds to the gradients of the parts before
+        pieces, parts = list(zip(x.split(self.size), y.split(self.size), strict=True)), []
+        for k, (x_part, y_part) in enumerate(pieces):
+            with self._pass(k, len(pieces), len(y)):
+                part, share = losses(x_part, y_part), len(y_part) / len(y)
+                (part.loss * share).backward()  # adds to the gradients of the parts before
             parts.append(Outcome(*(t.detach() * share for t in part[:3]), part.logits.detach()))
         loss, task_loss, feature_loss, logits = zip(*parts, strict=True)
         return Outcome(sum(loss), sum(task_loss), sum(feature_loss), torch.cat(logits))
+
+    def _pass(self, k: int, count: int, n: int):
+        """A context for part k of ``count``; a model of several workers exchanges gradients in the last one only"""
+        return self.model.part(k, count, n) if hasattr(self.model, "part") else contextlib.nullcontext()
 
     def _halve(self, n: int) -> None:
         size = n if self.size is None else min(self.size, n)
@@ -87,8 +96,6 @@ class Parts:
         self.size = (size + 1) // 2
 
     def _require_cuttable(self) -> None:
-        if hasattr(self.model, "cut"):
-            raise ValueError("got micro_batch and several workers; expected one of the two: start more workers instead")
         if self.combine is not None:
             raise ValueError(
                 "got combine and a batch to be cut into parts; expected the whole batch, for a balancer looks at its "
@@ -137,6 +144,15 @@ class Parts:
 def out_of_memory(error: BaseException) -> bool:
     """Whether a device, or the CPU's allocator, says that memory does not suffice."""
     return isinstance(error, torch.OutOfMemoryError) or any(sign in str(error).lower() for sign in SIGNS)
+
+
+def _what_to_pass(size: int | None, n: int, error: Exception) -> str:
+    at_once = n if size is None else min(size, n)
+    return (
+        f"memory did not suffice for {at_once} examples at once ({str(error).splitlines()[0]}); expected it to, for "
+        "the other workers wait for this one in the middle of a batch: go on from the last checkpoint with "
+        f"micro_batch={max(1, at_once // 2)} or less in every worker (the update stays that of the whole batch)"
+    )
 
 
 def _what_changed(size: int, n: int, reason: str, modules: list[nn.Module]) -> str:

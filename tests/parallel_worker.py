@@ -9,6 +9,7 @@ import torch
 from helpers import D, K, plain_model
 from torch import nn
 
+from sftlib import training
 from sftlib.adaptation import batchnorm, eval_stats_train_affine, freeze, trainable
 from sftlib.checkpoints import load_checkpoint, save_checkpoint
 from sftlib.datasets import PictureSplit, augment, loader
@@ -117,6 +118,9 @@ RUNS = {
     "frozen g": (plain_model, freeze_g, {"epochs": EPOCHS}, FLOAT32),
     "feature loss alone": (plain_model, freeze_g, SETTINGS | {"task_loss": None}, FLOAT32),
     "BatchNorm": (conv_model, norm_in_eval_mode, SETTINGS, FLOAT32),
+    "in parts of 3": (plain_model, lambda m: m, SETTINGS | {"micro_batch": 3}, FLOAT32),  # worker 0 cuts no slice
+    "in parts of 2": (two_layers, freeze_half_of_f, {"epochs": EPOCHS, "micro_batch": 2}, FLOAT32),
+    "BatchNorm in parts of 1": (conv_model, norm_in_eval_mode, SETTINGS | {"micro_batch": 1}, FLOAT32),
     "bf16": (conv_model, norm_in_eval_mode, {"epochs": 1}, BF16),
 }
 
@@ -133,6 +137,17 @@ def result(model, records):
         "epochs": [(r.train, r.val) for r in records if isinstance(r, Epoch)],
         "losses": [r.loss for r in records if isinstance(r, Step)],
     }
+
+
+def in_one_process(name, **changes):
+    """One of RUNS as `training.fit` does it, with whole batches at once"""
+    build, prepare, settings, precision = RUNS[name]
+    model = prepare(build(0))
+    records = training.fit(
+        model, batches(), sgd(model), val_loader=val_batches(), precision=precision,
+        **settings | {"micro_batch": None} | changes,
+    )  # fmt: skip
+    return result(model, records)
 
 
 def run(name, group: Group):
@@ -171,9 +186,23 @@ def message(work):
     """The error that ``work()`` raises"""
     try:
         work()
-    except ValueError as error:
+    except (ValueError, MemoryError) as error:
         return str(error)
     return "no error"
+
+
+class NoRoom(nn.Module):
+    """A backbone for which more than one example is too many"""
+
+    def forward(self, x):
+        if len(x) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 13 GiB\nand more")
+        return x.flatten(1)
+
+
+def out_of_memory(group: Group, micro_batch=None):
+    model = Parallel(Model(NoRoom(), LinearHead(3 * SIDE * SIDE, K)), group)
+    list(fit(model, Shards(batches(), group), sgd(model), epochs=1, micro_batch=micro_batch))
 
 
 def refusals(group: Group):
@@ -184,6 +213,8 @@ def refusals(group: Group):
         "train mode": message(lambda: Parallel(conv_model(0), group)),
         "train mode inside frozen": message(lambda: Parallel(thawed, group)),
         "own seed": message(lambda: list(own_seed)),
+        "out of memory": message(lambda: out_of_memory(group)),
+        "out of memory in parts": message(lambda: out_of_memory(group, 2)),
     }
 
 

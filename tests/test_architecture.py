@@ -43,7 +43,7 @@ EDGES = {
         "checkpoints",
     },
     "compiling": {"training", "model", "runtime"},
-    "parallel": {"training", "model", "metrics", "runtime", "datasets"},
+    "parallel": {"training", "model", "metrics", "runtime", "datasets", "records", "checkpoints"},
     "plotting": set(),
     "widgets": {"plotting", "training"},
     "checks": {"losses", "adaptation", "metrics"},

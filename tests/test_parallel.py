@@ -7,8 +7,6 @@ import csv
 import importlib.util
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import parallel_worker as worker
@@ -16,6 +14,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from helpers import plain_model
+from launching import ALONE, CLOSE, SAME, assert_same_state, torchrun
 from PIL import Image
 
 from sftlib import training
@@ -25,16 +24,6 @@ from sftlib.parallel import Group, Parallel, Shards, fit, over_all_workers, work
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
-CLOSE = {"rtol": 1e-5, "atol": 1e-6}  # sums over a batch in another order, in float32
-ALONE = Group(0, 1, torch.device("cpu"))
-
-
-def torchrun(*words):
-    """Run a script in two workers, on this machine alone"""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1"]
-    command += ["--nproc-per-node=2", *map(str, words)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture(scope="module")
@@ -50,46 +39,29 @@ def found(launched):
     return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
 
 
-def in_one_process(name, **changes):
-    build, prepare, settings, precision = worker.RUNS[name]
-    model = prepare(build(0))
-    optimizer = worker.sgd(model)
-    records = training.fit(
-        model, worker.batches(), optimizer, val_loader=worker.val_batches(), precision=precision,
-        **settings | changes,
-    )  # fmt: skip
-    return worker.result(model, records)
-
-
-def assert_same_state(state, expected, **tolerance):
-    assert list(state) == list(expected)
-    for name, value in state.items():
-        torch.testing.assert_close(value, expected[name], **tolerance, msg=lambda m, name=name: f"{name}: {m}")
-
-
 # --- the same numbers ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", [name for name in worker.RUNS if name != "bf16"])
 def test_two_workers_end_with_the_parameters_of_one_process(found, name):
-    expected = in_one_process(name)
+    expected = worker.in_one_process(name)
     for own in found:
         assert_same_state(own[name]["state"], expected["state"], **CLOSE)
 
 
 @pytest.mark.parametrize("name", [*worker.RUNS, "files", "resumed"])
 def test_workers_stay_equal_bit_for_bit(found, name):
-    assert_same_state(found[0][name]["state"], found[1][name]["state"], rtol=0, atol=0)
+    assert_same_state(found[0][name]["state"], found[1][name]["state"], **SAME)
 
 
 def test_bf16_differs_by_its_rounding_only(found):
-    expected = in_one_process("bf16")["state"]
+    expected = worker.in_one_process("bf16")["state"]
     assert_same_state(found[0]["bf16"]["state"], expected, rtol=0.02, atol=0.002)
 
 
-@pytest.mark.parametrize("name", ["all", "BatchNorm"])
+@pytest.mark.parametrize("name", ["all", "BatchNorm", "in parts of 3", "BatchNorm in parts of 1"])
 def test_measures_are_those_of_all_examples(found, name):
-    expected = in_one_process(name)["epochs"]
+    expected = worker.in_one_process(name)["epochs"]
     for own in found:
         for (train, val), (its_train, its_val) in zip(own[name]["epochs"], expected, strict=True):
             assert (train["n"], val["n"]) == (worker.N, 17) == (its_train["n"], its_val["n"])
@@ -100,7 +72,7 @@ def test_measures_are_those_of_all_examples(found, name):
 
 def test_losses_of_steps_are_of_the_own_rows(found):
     rows = [[7 // 2, 7 // 2, 7 // 2, 0], [4, 4, 4, 1]]
-    expected = in_one_process("frozen f")["losses"][:4]
+    expected = worker.in_one_process("frozen f")["losses"][:4]
     theirs = [own["frozen f"]["losses"][:4] for own in found]
     for k, whole in enumerate(expected):
         n = [rows[rank][k] for rank in (0, 1)]
@@ -125,7 +97,7 @@ def test_pictures_from_files_give_the_same(found):
 
 def test_a_resumed_run_ends_as_one_that_was_not_interrupted(found):
     for own in found:
-        assert_same_state(own["resumed"]["state"], own["all"]["state"], rtol=0, atol=0)
+        assert_same_state(own["resumed"]["state"], own["all"]["state"], **SAME)
         assert own["resumed"]["losses"] == own["all"]["losses"][-4:]
 
 
@@ -143,6 +115,15 @@ def test_batchnorm_in_train_mode_is_refused_with_the_remedy(found):
 def test_workers_that_draw_differently_are_told(found):
     for own in found:
         assert "differ in their state of the loader's generator" in own["refusals"]["own seed"]
+
+
+def test_a_worker_without_memory_says_which_micro_batch_to_try(found):
+    for own, n in zip(found, (3, 4), strict=True):  # its slice of the first batch
+        refusal = own["refusals"]["out of memory"]
+        assert f"did not suffice for {n} examples at once (CUDA out of memory. Tried to allocate 13 GiB);" in refusal
+        assert f"from the last checkpoint with micro_batch={n // 2} or less in every worker" in refusal
+        assert "for 2 examples at once" in own["refusals"]["out of memory in parts"]
+        assert "micro_batch=1 or less" in own["refusals"]["out of memory in parts"]
 
 
 def test_what_cannot_be_shared_out_is_refused():
@@ -171,8 +152,8 @@ def test_without_torchrun_all_is_as_in_training_fit():
         assert group.leads and group.world == 1
         model = Parallel(plain_model(), Group(0, 1, torch.device("cpu")))
         own = worker.result(model, fit(model, Shards(worker.batches(), ALONE), worker.sgd(model), **worker.SETTINGS))
-    expected = in_one_process("all")
-    assert_same_state(own["state"], expected["state"], rtol=0, atol=0)
+    expected = worker.in_one_process("all")
+    assert_same_state(own["state"], expected["state"], **SAME)
     assert own["losses"] == expected["losses"]
     assert [train for train, _ in own["epochs"]] == [train for train, _ in expected["epochs"]]
 
@@ -281,23 +262,44 @@ WORDS = ("--size", "33", "--batch", "5", "--epochs", "2", "--rate-f", "0.0005", 
 
 
 def logged(folder):
-    with open(folder / "log.csv", newline="") as file:
+    with open(folder / "log.csv", encoding="utf-8", newline="") as file:
         return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
 
 
-def test_the_script_gives_one_process_and_two_workers_the_same_log(pictures, tmp_path):
-    process = torchrun(ROOT / "tools" / "train.py", pictures, "--out", tmp_path / "two", *WORDS)
+@pytest.fixture(scope="module")
+def of_two(pictures, tmp_path_factory):
+    """The script in two workers"""
+    folder = tmp_path_factory.mktemp("two")
+    return torchrun(ROOT / "tools" / "train.py", pictures, "--out", folder, *WORDS), folder
+
+
+def test_the_script_gives_one_process_and_two_workers_the_same_log(pictures, of_two, tmp_path):
+    process, folder = of_two
     assert process.returncode == 0, process.stderr
     assert "warning" not in process.stderr.lower(), process.stderr
     assert process.stdout.count("epoch 1/2") == process.stdout.count("epoch 2/2") == 1  # one log
     assert "2 worker(s), cpu" in process.stdout
-    script().main([str(pictures), "--out", str(tmp_path / "one"), *WORDS])
-    two, one = logged(tmp_path / "two"), logged(tmp_path / "one")
+    script().main([str(pictures), "--out", str(tmp_path), *WORDS, "--micro-batch", "2"])
+    two, one = logged(folder), logged(tmp_path)
     assert [row["train_n"] for row in two] == [11, 11] and [row["val_n"] for row in two] == [7, 7]
     for mine, its in zip(two, one, strict=True):
         assert mine == pytest.approx(its, rel=1e-4)
-    states = [torch.load(tmp_path / name / "last.pt")["model"] for name in ("two", "one")]
+    states = [torch.load(path / "last.pt")["model"] for path in (folder, tmp_path)]
     assert_same_state(*states, rtol=1e-3, atol=1e-5)
+
+
+def test_a_worker_killed_within_an_epoch_and_started_again_leaves_the_same_to_the_bit(pictures, of_two, tmp_path):
+    words = [pictures, "--out", tmp_path, *WORDS, "--checkpoint-every", 1, "--resume"]
+    own_port = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    process = torchrun("--max-restarts=1", TESTS / "killed_worker.py", *words, **own_port)
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.count("2 worker(s), cpu") == 2  # two lives
+    assert "goes on after epoch 1 and 1 of 3 batches" in process.stdout
+    assert logged(tmp_path) == logged(of_two[1])
+    ends = [torch.load(path / "last.pt") for path in (tmp_path, of_two[1])]
+    assert_same_state(*(end["model"] for end in ends), **SAME)
+    momentum = [[t["momentum_buffer"] for t in end["optimizer"]["state"].values()] for end in ends]
+    assert all(torch.equal(a, b) for a, b in zip(*momentum, strict=True)) and len(momentum[0]) > 2
 
 
 def test_the_script_resumes_and_keeps_what_is_there(pictures, tmp_path):
@@ -313,7 +315,21 @@ def test_the_script_resumes_and_keeps_what_is_there(pictures, tmp_path):
         main([*words, *out])
     main([*words, *out, "--resume"])
     states = [torch.load(tmp_path / name / "last.pt")["model"] for name in ("halves", "whole")]
-    assert_same_state(*states, rtol=0, atol=0)
+    assert_same_state(*states, **SAME)
     assert [row["epoch"] for row in logged(tmp_path / "halves")] == [2]
     main([*words, *out, "--resume"])  # nothing left to do
     assert [row["epoch"] for row in logged(tmp_path / "halves")] == [2]
+
+
+def test_the_script_refuses_restarts_in_which_workers_may_wait_for_dead_ones(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "1")
+    monkeypatch.delenv("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", raising=False)
+    with pytest.raises(ValueError, match="got --max-restarts; expected the environment variable TORCH_DISABLE_SHARE"):
+        script().main(["--out", str(tmp_path)])
+
+
+@pytest.mark.parametrize("option", ["--micro-batch", "--checkpoint-every"])
+def test_the_script_refuses_a_number_below_one(option, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        script().main(["--out", str(tmp_path), option, "0"])
+    assert f"argument {option}" in capsys.readouterr().err and not list(tmp_path.iterdir())

@@ -8,9 +8,14 @@
 
 PICTURES is a folder with one folder a class (see sftlib.datasets.image_folder); without it the solar cells are used.
 --batch counts the whole batch, not a worker's part, so nothing else changes with the number of workers. Worker 0
-prints the log, adds it to RUN/log.csv, and writes RUN/last.pt after every epoch; --resume goes on from there, with
-any number of workers (with several machines PICTURES and RUN must be folders that all of them see). When a worker
-dies, torchrun ends the others and names it; with --max-restarts=3 and --resume it starts again by itself.
+prints the log, adds it to RUN/log.csv, and writes RUN/last.pt after every epoch, and within it after every STEPS steps
+of --checkpoint-every. --resume goes on from there: on CPUs bit for bit with as many workers on the same machine, up to
+rounding with any other number (with several machines PICTURES and RUN must be folders that all of them see). When a
+worker dies, torchrun ends the others and names it; to have it start again by itself:
+    TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 torchrun --max-restarts=3 (the rest as above) --resume
+Without that variable new workers may look for the dead ones at their old address (pytorch/pytorch issue 135712).
+Out of memory: --micro-batch N computes at most N pictures at once in a worker, and the updates stay those of --batch.
+One process finds N by itself; of several, one that runs out ends the run and says which N to try.
 
 On the CPU set OMP_NUM_THREADS to cores / workers: two threads fighting for each core are many times slower. On Windows
 and macOS the workers run on the CPU through Gloo; if PyTorch for Windows says that it was built without libuv, set
@@ -19,6 +24,7 @@ the environment variable USE_LIBUV=0 (neither system was at hand to test this sc
 
 import argparse
 import csv
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,11 +33,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from sftlib.adaptation import eval_stats_train_affine, freeze, param_groups
 from sftlib.backbones import load_backbone
-from sftlib.checkpoints import load_checkpoint, save_checkpoint
+from sftlib.checkpoints import Checkpoint, load_checkpoint
 from sftlib.datasets import augment, image_folder, loader, solar_cells
+from sftlib.datasets.loading import Loader
 from sftlib.datasets.on_device import to_device
 from sftlib.model import LinearHead, Model
-from sftlib.parallel import Group, Parallel, Shards, fit, workers
+from sftlib.parallel import Group, Parallel, Shards, fit, save_checkpoint, workers
 from sftlib.runtime import FLOAT32, Precision, seed_everything
 from sftlib.schedules import warmup_cosine
 from sftlib.training import Epoch
@@ -53,6 +60,24 @@ def build(options: argparse.Namespace, classes: int) -> tuple[Model, torch.optim
     return Model(f, g), torch.optim.SGD(groups, momentum=0.9)
 
 
+def loaders(options: argparse.Namespace, data, preprocess, group: Group) -> tuple[Loader, Loader]:
+    """-> batches of the training and of the validation pictures, whole ones: `Shards` takes a worker's rows"""
+    train_split, val_split = (to_device(split, group.device) for split in (data.train, data.val))
+    crop_and_flip = augment.Chain((augment.Crop(options.size, scale=(0.5, 1)), augment.flip))
+    batches = loader(train_split, preprocess, batch_size=options.batch, shuffle=True, augment=crop_and_flip)
+    return batches, loader(val_split, preprocess, batch_size=options.batch)
+
+
+def last_checkpoint(options: argparse.Namespace, model: Model, optimizer, batches: Loader) -> Checkpoint | None:
+    """What OUT/last.pt holds, put into the objects given; None where there is none"""
+    path = options.out / "last.pt"
+    if not path.exists():
+        return None
+    if not options.resume:
+        raise ValueError(f"{path} is there already: --resume goes on from it, another --out keeps it")
+    return load_checkpoint(path, model, optimizer, generator=batches.generator, exact=False)
+
+
 def train(options: argparse.Namespace, group: Group) -> Iterator[Epoch]:
     """Train in this worker; yields what `fit` says of the epochs"""
     seed_everything(options.seed)  # the same order and augmentation in every worker
@@ -60,34 +85,25 @@ def train(options: argparse.Namespace, group: Group) -> Iterator[Epoch]:
     precision = Precision(torch.bfloat16, channels_last=True) if options.bf16 else FLOAT32
     model, optimizer = build(options, len(data.classes))
     model.to(group.device)
-    crop_and_flip = augment.Chain((augment.Crop(options.size, scale=(0.5, 1)), augment.flip))
-    train_split, val_split = (to_device(split, group.device) for split in (data.train, data.val))
-    batches = loader(
-        train_split, model.backbone.preprocess, batch_size=options.batch, shuffle=True, augment=crop_and_flip
-    )
-    val = loader(val_split, model.backbone.preprocess, batch_size=options.batch)
-    path, first_epoch = options.out / "last.pt", 1
-    if path.exists():
-        if not options.resume:
-            raise ValueError(f"{path} is there already: --resume goes on from it, another --out keeps it")
-        found = load_checkpoint(path, model, optimizer, generator=batches.generator, exact=False)
-        first_epoch = found.epoch + 1
-    if first_epoch > options.epochs:
+    batches, val = loaders(options, data, model.backbone.preprocess, group)
+    found = last_checkpoint(options, model, optimizer, batches)
+    if found is not None and group.leads:
+        done = found.progress["batch"] if found.progress else 0
+        print(f"goes on after epoch {found.epoch} and {done} of {len(batches)} batches", flush=True)
+    if found is not None and found.epoch >= options.epochs:
         return
     model = Parallel(model, group, precision=precision)
     steps = options.epochs * len(batches)
     schedule = warmup_cosine(steps, warmup=min(options.warmup, steps // 2))
     for record in fit(
         model, Shards(batches, group), optimizer, epochs=options.epochs, val_loader=Shards(val, group),
-        schedule=schedule, precision=precision, first_epoch=first_epoch,
+        schedule=schedule, precision=precision, resume=found, micro_batch=options.micro_batch,
     ):  # fmt: skip
         if isinstance(record, Epoch):
-            if group.leads:
-                save_checkpoint(
-                    path, model, optimizer, epoch=record.epoch, generator=batches.generator, precision=precision,
-                    seed=options.seed,
-                )  # fmt: skip
+            save_checkpoint(options.out / "last.pt", model, optimizer, epoch=record, seed=options.seed)  # every worker
             yield record
+        elif options.checkpoint_every and record.step % options.checkpoint_every == 0:
+            save_checkpoint(options.out / "last.pt", model, optimizer, step=record, seed=options.seed)
 
 
 def write(record: Epoch, epochs: int, path: Path) -> None:
@@ -96,8 +112,15 @@ def write(record: Epoch, epochs: int, path: Path) -> None:
     print("epoch {}/{epochs}  train loss {:.4f} accuracy {:.4f} (n {})  val loss {:.4f} accuracy {:.4f} (n {})".format(
         *values, epochs=epochs), flush=True)  # fmt: skip
     new = not path.exists()
-    with open(path, "a", newline="") as file:
+    with open(path, "a", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows(([COLUMNS] if new else []) + [values])
+
+
+def count(word: str) -> int:
+    """A whole number of at least 1"""
+    if not word.isdecimal() or int(word) < 1:
+        raise argparse.ArgumentTypeError(f"got {word}; expected a whole number of at least 1")
+    return int(word)
 
 
 def arguments(words: list[str] | None) -> argparse.Namespace:
@@ -112,6 +135,8 @@ def arguments(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=224, help="picture side in pixels")
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--batch", type=int, default=32, help="pictures in a batch, all workers together")
+    parser.add_argument("--micro-batch", type=count, metavar="N", help="pictures at once in a worker; default: all")
+    parser.add_argument("--checkpoint-every", type=count, metavar="STEPS", help="steps; default: after epochs only")
     parser.add_argument("--rate-f", type=float, default=1e-3)
     parser.add_argument("--rate-g", type=float, default=1e-2)
     parser.add_argument("--warmup", type=int, default=10, help="steps over which the rates rise")
@@ -121,9 +146,20 @@ def arguments(words: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
+def require_new_addresses() -> None:
+    """ValueError where torchrun would start workers again with the addresses of dead ones: they may wait for ever"""
+    variable = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
+    if int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", 0)) > 0 and os.environ.get(variable) != "1":
+        raise ValueError(
+            f"got --max-restarts; expected the environment variable {variable}=1 with it, set for torchrun on every "
+            "machine: without it new workers may look for the dead ones and wait for ever"
+        )
+
+
 def main(words: list[str] | None = None) -> None:
     """Run the script with these words, by default those of the command line"""
     options = arguments(words)
+    require_new_addresses()
     options.out.mkdir(parents=True, exist_ok=True)
     with workers(timeout_s=options.timeout) as group:
         if group.leads:

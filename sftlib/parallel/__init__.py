@@ -7,6 +7,7 @@ gradients before each update, so the copies stay equal. ``tools/train.py`` is th
         model = Parallel(Model(f, g).to(group.device), group, precision=precision)
         for record in fit(model, Shards(batches, group), optimizer, epochs=3, val_loader=Shards(val, group)):
             ...                                                # every worker; ``if group.leads:`` writes the log
+            save_checkpoint(path, model, optimizer, epoch=record)       # every worker too; or step=record, at any step
 
 *How DDP and the cut fit together.* DDP must see the whole forward pass of what it wraps, and our loop needs z and the
 logits. So DDP wraps a module that gives both, x -> (z, logits), and `training.forward` calls it where there is one.
@@ -22,9 +23,10 @@ parts, which DDP leaves alone, need no search for unused parameters.
 - with augmentation: every worker makes the draws of the whole batch, from the same generator, and keeps its rows.
 """
 
+from sftlib.parallel.checkpoints import save_checkpoint
 from sftlib.parallel.group import Group, workers
 from sftlib.parallel.loop import evaluate_slices, fit, over_all_workers
 from sftlib.parallel.model import Parallel
 from sftlib.parallel.shards import Shards
 
-__all__ = ["Group", "Parallel", "Shards", "evaluate_slices", "fit", "over_all_workers", "workers"]
+__all__ = ["Group", "Parallel", "Shards", "evaluate_slices", "fit", "over_all_workers", "save_checkpoint", "workers"]

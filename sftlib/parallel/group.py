@@ -4,7 +4,7 @@ import contextlib
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -49,6 +49,26 @@ def workers(*, timeout_s: float = 300.0) -> Iterator[Group]:
     except Exception as error:
         _end_at_once(error)
     dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def contact(group: Group, step: Callable[[], int]) -> Iterator[None]:
+    """Within, an error that says that another worker is gone becomes one that says what to do, after step ``step()``"""
+    try:
+        yield
+    except RuntimeError as error:
+        if not _lost_contact(error):
+            raise
+        raise RuntimeError(
+            f"worker {group.rank} lost contact with another one after step {step()}: that one died or hangs, and its "
+            "own error, if it left one, stands above or below. The last checkpoint is whole: start again from it. "
+            f"({str(error).splitlines()[0]})"
+        ) from None
+
+
+def _lost_contact(error: RuntimeError) -> bool:
+    words = ("connection closed", "connection reset", "timed out", "timeout", "connect to", "broken pipe")
+    return isinstance(error, dist.DistError) or any(word in str(error).lower() for word in words)
 
 
 def _end_at_once(error: Exception) -> None:

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from sftlib import training
+from sftlib.checkpoints import Checkpoint
 from sftlib.model import Model
-from sftlib.parallel.group import Group, added
+from sftlib.parallel.checkpoints import of_worker
+from sftlib.parallel.group import Group, added, contact
 from sftlib.parallel.model import Parallel
 from sftlib.parallel.shards import Shards
 from sftlib.runtime import FLOAT32, Precision
@@ -23,21 +25,33 @@ def fit(
     model: Parallel, train_loader: Shards, optimizer: Optimizer, *, epochs: int, val_loader: Shards | None = None,
     task_loss: Loss | None = F.cross_entropy, feature_loss: Loss | None = None, feature_weight: float = 1.0,
     penalty: Callable[[Model], Tensor] | None = None, schedule: Callable[[int], float] | None = None,
-    precision: Precision = FLOAT32, first_epoch: int = 1,
+    precision: Precision = FLOAT32, first_epoch: int = 1, resume: Checkpoint | None = None,
+    micro_batch: int | None = None,
 ) -> Iterator[Step | Epoch]:  # fmt: skip
     """`training.fit` in every worker; its ``Epoch`` records count all workers' examples, its ``Step`` records one's.
 
-    ``combine`` is not offered: it needs gradients that DDP does not give; nor are smaller parts of a batch: start more
-    workers. A feature loss with state is refused. Checkpoints are made after epochs (``first_epoch``).
+    ``resume=load_checkpoint(…)`` goes on from what `parallel.save_checkpoint` wrote, or a run in one process.
+    ``micro_batch``: examples at once in a worker; gradients are exchanged once a batch, with a slice's last part.
+    Where memory runs out it is *not* halved, as it is in one process: part of the exchange may be under way, and the
+    others wait for the rest of it. That worker ends with a MemoryError that says which micro_batch to try, the others
+    because they lost contact, and the run goes on from its last checkpoint.
+
+    ``combine`` is not offered: a balancer would see the gradients of L_g and L_f of a worker's slice, weigh them
+    otherwise than the other workers do, and the average of such updates is not the balanced one; fixed weights are
+    ``feature_weight``. A feature loss with state is refused.
     RuntimeError when another worker died or stays silent longer than the timeout.
     """
     _check(model, task_loss, feature_loss)
+    if isinstance(resume, Checkpoint):
+        resume, first_epoch = of_worker(resume, model.group), resume.epoch + 1
     records = training.fit(
         model, train_loader, optimizer, epochs=epochs, task_loss=_of_slice(task_loss),
         feature_loss=_of_slice(feature_loss), feature_weight=feature_weight, penalty=penalty, schedule=schedule,
-        precision=precision, first_epoch=first_epoch,
+        precision=precision, first_epoch=first_epoch, resume=resume, micro_batch=micro_batch,
     )  # fmt: skip
-    return _together(records, model, train_loader, val_loader, task_loss or F.cross_entropy, precision, first_epoch)
+    progress = resume and resume.progress
+    task_loss = task_loss or F.cross_entropy
+    return _together(records, model, train_loader, val_loader, task_loss, precision, first_epoch, progress)
 
 
 def _check(model: Parallel, task_loss, feature_loss) -> None:
@@ -59,11 +73,13 @@ def _of_slice(loss: Loss | None) -> Loss | None:
     return lambda t, y: loss(t, y) if len(y) else t.sum() * 0.0
 
 
-def _together(records, model, train_loader, val_loader, task_loss, precision, first_epoch) -> Iterator[Step | Epoch]:
+def _together(
+    records, model, train_loader, val_loader, task_loss, precision, first_epoch, progress
+) -> Iterator[Step | Epoch]:
     """The records of one worker, the epochs' measures exchanged for those of all workers"""
     group, step = model.group, 0
-    try:
-        _require_same_plan(train_loader, first_epoch, group)
+    with contact(group, lambda: step):
+        _require_same_plan(train_loader, first_epoch, group, progress)
         for record in records:
             if isinstance(record, Epoch):
                 _require_same_plan(train_loader, record.epoch, group)
@@ -74,14 +90,6 @@ def _together(records, model, train_loader, val_loader, task_loss, precision, fi
             else:
                 step = record.step
             yield record
-    except RuntimeError as error:
-        if not _lost_contact(error):
-            raise
-        raise RuntimeError(
-            f"worker {group.rank} lost contact with another one after step {step}: that one died or hangs, and its own "
-            "error, if it left one, stands above or below. The last checkpoint is whole: start again from it. "
-            f"({str(error).splitlines()[0]})"
-        ) from None
 
 
 def evaluate_slices(
@@ -102,24 +110,21 @@ def over_all_workers(measures: dict[str, float], group: Group) -> dict[str, floa
     return {"loss": loss / count, "accuracy": hits / count, "n": int(count)}
 
 
-def _require_same_plan(shards: Shards, epoch: int, group: Group) -> None:
-    """ValueError unless all workers are in the same epoch, with as many batches and the same generator state."""
+def _require_same_plan(shards: Shards, epoch: int, group: Group, progress: dict | None = None) -> None:
+    """ValueError unless all workers are at the same place, with as many batches and the same generator state."""
     if group.world == 1:
         return
-    state = zlib.crc32(shards.loader.generator.get_state().numpy().tobytes())
-    own = torch.tensor([epoch, len(shards), state], dtype=torch.int64, device=group.device)
+    batch, state = 0, shards.loader.generator.get_state()
+    if progress is not None:  # the place that the loader will take
+        batch, state = progress["batch"], progress["loader"]["generator"]
+    crc = zlib.crc32(state.numpy().tobytes())
+    own = torch.tensor([epoch, batch, len(shards), crc], dtype=torch.int64, device=group.device)
     largest = torch.cat([own, -own])
     dist.all_reduce(largest, op=dist.ReduceOp.MAX)
-    for name, value, high, low in zip(
-        ("epoch", "number of batches", "state of the loader's generator"), own, *largest.chunk(2), strict=True
-    ):
+    names = ("epoch", "place in the epoch", "number of batches", "state of the loader's generator")
+    for name, value, high, low in zip(names, own, *largest.chunk(2), strict=True):
         if high != -low:
             raise ValueError(
                 f"the workers differ in their {name} (here {value}); expected the same in all: the same data, seed and "
                 "checkpoint (a folder that every machine sees), and augmentation that draws from the generator alone"
             )
-
-
-def _lost_contact(error: RuntimeError) -> bool:
-    words = ("connection closed", "connection reset", "timed out", "timeout", "connect to", "broken pipe")
-    return isinstance(error, dist.DistError) or any(word in str(error).lower() for word in words)

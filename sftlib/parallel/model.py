@@ -1,5 +1,8 @@
 """The model of one worker, and how its gradients become those of all workers' examples."""
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -55,19 +58,47 @@ class Parallel(Model):
             cut = DistributedDataParallel(cut, gradient_as_bucket_view=True)
             cut.broadcast_buffers = False  # equal from the start, and no BatchNorm moves them
         self._cut = (cut,)  # in a tuple, so that its names stay out of the state and of the checkpoints
+        self._weight = self._weight_of_slice = None  # () of the slice that is computed in parts; else None
+
+    @property
+    def exchanges(self) -> bool:
+        """Whether other workers take part in every batch, and wait for this one"""
+        return isinstance(self._cut[0], DistributedDataParallel)
+
+    @contextlib.contextmanager
+    def part(self, k: int, count: int, n: int) -> Iterator[None]:
+        """Within, a forward and a backward pass go over part k (from 0) of ``count`` of this worker's slice (n).
+
+        Gradients add up here; with those of the last part they are exchanged, once, however many parts others have.
+        """
+        if k == 0:
+            self._weight_of_slice = self._weight_of(n)
+        local = self.exchanges and k < count - 1
+        self._weight = self._weight_of_slice
+        try:
+            with self._cut[0].no_sync() if local else contextlib.nullcontext():
+                yield
+        finally:
+            self._weight = None
 
     def cut(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x (n, …), this worker's slice -> z (n, D), logits (n, K); n may be 0"""
         n = len(x)
+        weight = self._weight_of(n) if self._weight is None else self._weight
         if n == 0:  # take part in the exchange all the same, with a picture that counts for nothing
             x = x.new_zeros(1, *x.shape[1:])
         z, logits = self._cut[0](x)
         if self.group.world == 1:
             return z, logits
-        total = torch.full((), float(n), device=x.device)  # filled on the device: nothing waits
-        dist.all_reduce(total)
-        weight = n * self.group.world / total
         return _Weighted.apply(z[:n], weight), _Weighted.apply(logits[:n], weight)
+
+    def _weight_of(self, n: int) -> Tensor:
+        """n of this worker's slice -> () n · world / N: DDP divides by the number of workers, the mean is over N"""
+        if self.group.world == 1:
+            return torch.ones(())
+        total = torch.full((), float(n), device=self.group.device)  # filled on the device: nothing waits
+        dist.all_reduce(total)
+        return n * self.group.world / total
 
 
 def _refuse_batch_statistics(model: nn.Module, group: Group) -> None:

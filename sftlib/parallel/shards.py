@@ -44,5 +44,12 @@ class Shards:
         own_loader = replace(self.loader, preprocess=of_own_rows)
         yield from ((x, y[self._rows(len(y))]) for x, y in own_loader)
 
+    def state_dict(self) -> dict:
+        """The loader's: it counts whole batches, so it is the same in every worker, and in one process"""
+        return self.loader.state_dict()
+
+    def load_state_dict(self, state: dict) -> None:
+        self.loader.load_state_dict(state)
+
     def _rows(self, n: int) -> slice:
         return slice(self.group.rank * n // self.group.world, (self.group.rank + 1) * n // self.group.world)
