@@ -225,11 +225,22 @@ def environment_report() -> list[Check]:
     checks += [_installed(name, name) for name in PACKAGES]
     checks += [_installed(label, name) for label, name in OFFLINE.items()]
     checks += [
-        Check("device", True, f"{device()}, {torch.get_num_threads()} CPU threads"),
+        _computes(device()),
         Check("disk", free > 1, f"{free:.0f} GiB free", "free at least 1 GiB"),
         Check("profile", True, f"{profile().name} (SFT_PROFILE)"),
     ]
     return checks
+
+
+def _computes(where: torch.device) -> Check:
+    """A driver, or a GPU, that this PyTorch was not built for is found by computing."""
+    name = f"{where} ({torch.cuda.get_device_name(where)})" if where.type == "cuda" else str(where)
+    try:
+        torch.ones(3, device=where).sum().item()
+    except RuntimeError as error:
+        remedy = "install the PyTorch build for this GPU and its driver, or set CUDA_VISIBLE_DEVICES= for the CPU"
+        return Check("device", False, f"{name}: {str(error).strip().splitlines()[0]}", remedy)
+    return Check("device", True, f"{name}, {torch.get_num_threads()} CPU threads")
 
 
 def _installed(label: str, package: str) -> Check:

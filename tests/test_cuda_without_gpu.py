@@ -16,7 +16,7 @@ from helpers import D, K, N, tiny_model
 from torch import nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from sftlib import training
+from sftlib import metrics, training
 from sftlib.adaptation import freeze
 from sftlib.backbones import load_backbone
 from sftlib.datasets import PictureSplit, augment, loader, on_device
@@ -183,6 +183,13 @@ def test_features_come_to_the_cpu_in_float32(precision, with_bfloat16):
             z, y = extract(backbone, list(counted(3, [], "cuda")), precision=precision)
     assert z.shape == (3 * N, D) and y.shape == (3 * N,)
     assert {z.device.type, y.device.type} == {"cpu"} and z.dtype is torch.float32
+
+
+def test_calibration_of_what_lies_on_a_device_reads_once_and_mixes_nothing():
+    with fake("cuda"):
+        logits, y = torch.randn(N, K), torch.zeros(N, dtype=torch.long)
+        with as_ever(), pytest.raises(DataDependentOutputException):
+            metrics.expected_calibration_error(logits.softmax(1), y)
 
 
 # --- the arithmetic is measured with whole batches -------------------------------------------------------------

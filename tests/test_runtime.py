@@ -119,6 +119,12 @@ def test_environment_report_names_a_missing_package_and_the_remedy(monkeypatch):
     assert str(bad).startswith("[FAIL] solar cell pictures") and "lab.py setup" in str(bad)
 
 
+def test_a_device_that_cannot_compute_is_reported_with_the_remedy(monkeypatch):
+    monkeypatch.setattr(runtime, "device", lambda: torch.device("meta"))  # nothing can be read from it
+    (bad,) = [check for check in runtime.environment_report() if not check.ok]
+    assert str(bad).startswith("[FAIL] device: meta: ") and "CUDA_VISIBLE_DEVICES= for the CPU" in bad.remedy
+
+
 FAULTS = """
 import resource, torch
 from torch import nn
