@@ -260,7 +260,8 @@ plt.show()
 # and cars sorts solar cells, but by what *it* finds important.
 #
 # A map of two directions hides 510 others, so we count, too: kNN, and a **linear probe**: *g* alone is trained, on all
-# 1,667 labels, with *f* as it is. (`linear_probe` finds the one best *g* by logistic regression.)
+# 1,667 labels, with *f* as it is. (`linear_probe` does it by **logistic regression**: the cross-entropy of a
+# linear *g*, plus a penalty `l2` on large weights, has one lowest point, and that is found directly.)
 
 
 # %%
@@ -390,7 +391,8 @@ assert max(by_stage["defect", "pretrained f"]) > max(by_stage["defect", "random 
 #   frozen**;
 # - *f* and *g* learn, by gradient steps on mirrored and turned pictures: **from scratch** and **fine-tuned**, the same
 #   network and recipe, started from random and from pretrained weights.
-#
+
+# %% [markdown]
 # A fair comparison needs rules. Each way has its *own* learning rate or penalty, chosen on the validation pictures.
 # Then five seeds; a seed decides which pictures are labelled (the shares of the classes as in the whole; the 10 are
 # among the 30, and so on) and all that is random. The test pictures are used once a row. A line is the mean, a
@@ -667,7 +669,8 @@ for n, (steps, batch) in STEPS_AT.items():
 # it did here. But look at the scale: some twenty core seconds, against the hours of experts at the top of this
 # notebook. Where labels are the scarce thing, computing is the cheap one; with a large network and many pictures it
 # turns round (notebook 06).
-#
+
+# %% [markdown]
 # ## Play
 #
 # Every point is a validation picture, on the map of the chosen features; a cross is one that the *k* nearest

@@ -530,7 +530,8 @@ print(f"proposed boxes that the detector's g looks at: {detector.eval().rpn.post
 # *f* mostly does the work, but "the head is small" is no law. A classifier of 1,000 classes holds a large part of
 # SqueezeNet's parameters; a linear one for our two classes has (512 + 1) · 2 = 1,026. A detector's *g* is a network of
 # its own, with most of the work, because it looks at each proposed box apart.
-#
+
+# %% [markdown]
 # ## One f, two g's
 #
 # If *f* does not change, then *z* = *f*(*x*) does not change either: compute it **once**, keep it, and train only *g*
@@ -600,7 +601,8 @@ for name, task in (("defect", cells), ("cell type", kinds)):
 # and the crystal is nearly always recognised, so (b). A score at the trivial baseline would have refuted that one *f*
 # serves both. The second task cost no second pass of *f*. (An interval from 100 % to 100 % is not certainty: without a
 # single error there is nothing to draw differently. With no error in *n* pictures, up to about 3/*n* remain possible.)
-#
+
+# %% [markdown]
 # ## Saved and loaded apart
 #
 # `save_parts` writes *f* and *g* to two files. Whoever has *f* already needs only the small file of a new head.
@@ -641,7 +643,8 @@ with torch.inference_mode():
 #
 # (a) Both at the top. (b) Both in the middle, and clearly worse at the top. (c) The cell type nearly everywhere; the
 # defects need some depth, but not all of it.
-#
+
+# %% [markdown]
 # A probe at each cut, for `SPLITS` different divisions into train and test, and for comparison the vote of the *k* = 5
 # nearest neighbours (kNN, notebook 01), with nothing trained.
 
@@ -707,7 +710,8 @@ for i, (stage, *_) in enumerate(rows, start=1):
 # worse towards it. So a cut in the middle keeps the accuracy with a fraction of *f*. A curve that rises to the very
 # top would have refuted this; on everyday photographs, ImageNet's own subject, that is what one expects (Yosinski et
 # al. 2014).
-#
+
+# %% [markdown]
 # ## Where it breaks
 #
 # **A head of the wrong width.** Lite0 gives 1,280 features, SqueezeNet's head wants 512.
@@ -758,7 +762,8 @@ assert right[0] == "stupa" and wrong[0] == wrong[1]
 # To this *f*, 0 is the mean colour of photographs, so with Lite0's numbers both are an even grey, and it says the same
 # of both. Shapes fit, no error, no warning. That is why in this course the preprocessing is an attribute of *f*
 # (`f.preprocess`) and moves with it.
-#
+
+# %% [markdown]
 # ## Play
 #
 # Choose a network and move the cut. Above: the values that leave each stage for one example, and where *f* ends.
@@ -1009,7 +1014,8 @@ check("02.features", features)
 # Take a network that is not in this notebook (`torchvision.models.list_models()` has many), cut it at two places,
 # prove both cuts to the bit, and make its table. Is there a place at which it cannot be cut so that one tensor passes?
 # (Think of connections that jump over several layers.)
-#
+
+# %% [markdown]
 # ## Remember
 #
 # - Any model is *g ∘ f*. What passes the cut may be a list, a map, or several maps with the sizes of the pictures.
