@@ -13,7 +13,10 @@ from sftlib.model import Model, eval_mode
 from sftlib.records import Outcome
 
 Losses = Callable[[Tensor, Tensor], Outcome]
-SIGNS = ("out of memory", "not enough memory", "can't allocate memory", "alloc_failed")
+SIGNS = (
+    "out of memory", "not enough memory", "can't allocate memory", "alloc_failed",
+    "unable to find an engine",  # cuDNN, when there was no memory for any way of computing a convolution
+)  # fmt: skip
 
 
 class Parts:
@@ -127,18 +130,23 @@ class Parts:
         """The state that a batch starts from: buffers that a forward pass may move, and the generators"""
         moving = [m for part in self.modules for m in part.modules() if m.training]
         buffers = [b for m in moving for b in m.buffers(recurse=False)]
-        cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-        return [(b, b.detach().clone()) for b in buffers], torch.get_rng_state(), cuda
+        own = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+        if device.type == "mps":
+            own = torch.mps.get_rng_state()
+        return [(b, b.detach().clone()) for b in buffers], torch.get_rng_state(), own
 
     @torch.no_grad()
     def _restore(self, kept, device: torch.device) -> None:
-        buffers, torch_state, cuda = kept
+        buffers, torch_state, own = kept
         for buffer, value in buffers:
             buffer.copy_(value)
         torch.set_rng_state(torch_state)
-        if cuda is not None:
+        if device.type == "cuda":
             torch.cuda.empty_cache()
-            torch.cuda.set_rng_state(cuda, device)
+            torch.cuda.set_rng_state(own, device)
+        if device.type == "mps":
+            torch.mps.empty_cache()
+            torch.mps.set_rng_state(own)
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -24,6 +24,7 @@ from sftlib.datasets.loading import Loader
 from sftlib.features import extract
 from sftlib.losses import balancers, features, margins, penalties, prototypes
 from sftlib.losses.co_tuning import co_tuning
+from sftlib.memory import Parts, out_of_memory
 from sftlib.model import LinearHead, Model
 from sftlib.runtime import Precision
 from sftlib.training import Controls, evaluate, fit, forward, measure_precision
@@ -219,6 +220,32 @@ def test_an_error_that_is_not_of_memory_is_not_tried_again(monkeypatch):
     monkeypatch.setattr(training, "choose_precision", lambda *a, **k: (_ for _ in ()).throw(RuntimeError("other")))
     with pytest.raises(RuntimeError, match="other"):
         measure_precision(tiny_model().to("meta"), *(t.to("meta") for t in batch()))
+
+
+# --- out of memory ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("device", ["cuda", "mps"])
+def test_a_second_try_has_the_memory_and_the_random_numbers_of_the_first(device, monkeypatch):
+    log, backend = [], getattr(torch, device)
+    monkeypatch.setattr(backend, "get_rng_state", lambda *where: torch.tensor([7]))
+    monkeypatch.setattr(backend, "set_rng_state", lambda state, *where: log.append(("state", state.item(), *where)))
+    monkeypatch.setattr(backend, "empty_cache", lambda: log.append("emptied"))
+    parts = Parts(tiny_model(), task_loss=F.cross_entropy, feature_loss=None, combine=None, precision=Precision())
+    where = torch.device(device)
+    parts._restore(parts._kept(where), where)
+    assert log == ["emptied", ("state", 7, *[where] * (device == "cuda"))]
+
+
+def test_the_messages_of_devices_without_memory_are_known():
+    """cuDNN's is what remains when each way of computing a convolution had none for its work space."""
+    for said in (
+        "CUDA out of memory. Tried to allocate 2.00 GiB", "MPS backend out of memory (MPS allocated: 9 GB)",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", "CUDA error: out of memory",
+        "GET was unable to find an engine to execute this computation",
+    ):  # fmt: skip
+        assert out_of_memory(RuntimeError(said)), said
+    assert not out_of_memory(RuntimeError("CUDA error: device-side assert triggered"))
 
 
 # --- batches made ahead ----------------------------------------------------------------------------------------
