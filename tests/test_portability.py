@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from launching import AT_A_FILE, BY_TCP, torchrun
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("benchmarks", "data", "notebooks", "sftlib", "tests", "tools")
@@ -51,3 +52,39 @@ def test_every_file_can_be_put_on_windows_and_macos():
 @pytest.mark.parametrize("name", ["a:b.py", "what?", "aux.py", "NUL", "end.", "a\\b"])
 def test_a_name_that_windows_cannot_hold_is_seen(name):
     assert NO_NAME.search(name) and not NO_NAME.search("auxiliary.py")
+
+
+# PyTorch for Windows, as far as torchrun goes; Python runs a file of this name at its start
+WITHOUT_LIBUV = """
+import torch
+import torch.distributed as dist
+
+class TCPStore(dist.TCPStore):
+    def __init__(self, *words, use_libuv=True, **named):
+        if use_libuv:
+            raise RuntimeError("use_libuv was requested but PyTorch was built without libuv support")
+        super().__init__(*words, use_libuv=False, **named)
+
+dist.TCPStore = dist.rendezvous.TCPStore = torch._C._distributed_c10d.TCPStore = TCPStore
+"""
+WORKER = """
+import sys
+import torch
+import torch.distributed as dist
+
+dist.init_process_group("gloo")
+total = torch.tensor([2.0 if dist.get_rank() else 5.0])
+dist.all_reduce(total)
+open(f"{sys.argv[1]}/{dist.get_rank()}", "w", encoding="utf-8").write(str(total.item()))
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.parametrize("meeting, meet", [(AT_A_FILE, True), (BY_TCP, False)], ids=["at a file", "by TCP"])
+def test_without_libuv_workers_meet_at_a_file(tmp_path, meeting, meet):
+    (tmp_path / "sitecustomize.py").write_text(WITHOUT_LIBUV, encoding="utf-8")
+    (tmp_path / "worker.py").write_text(WORKER, encoding="utf-8")
+    variables = {"PYTHONPATH": str(tmp_path), "USE_LIBUV": "0"}  # Windows' own default, in the workers alone
+    done = torchrun(tmp_path / "worker.py", tmp_path, meeting=meeting, **variables)
+    results = [(tmp_path / str(rank)).read_text(encoding="utf-8") for rank in (0, 1) if (tmp_path / str(rank)).exists()]
+    assert (done.returncode == 0, results) == (meet, ["7.0", "7.0"] if meet else []), done.stderr

@@ -18,8 +18,9 @@ Out of memory: --micro-batch N computes at most N pictures at once in a worker, 
 One process finds N by itself; of several, one that runs out ends the run and says which N to try.
 
 On the CPU set OMP_NUM_THREADS to cores / workers: two threads fighting for each core are many times slower. On Windows
-and macOS the workers run on the CPU through Gloo; if PyTorch for Windows says that it was built without libuv, set
-the environment variable USE_LIBUV=0 (neither system was at hand to test this script on).
+and macOS the workers run on the CPU through Gloo (neither system was at hand to test this script on). PyTorch for
+Windows is built without libuv, which --standalone asks for: give in its place --rdzv-backend=c10d
+--rdzv-conf=store_type=file, and set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1.
 """
 
 import argparse
