@@ -22,21 +22,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.interpolate import RectBivariateSpline
-from torch import nn
-from torch.func import functional_call, grad, vmap
 
-from sftlib.adaptation import param_groups
-from sftlib.backbones import load_backbone
+from sftlib import adaptation, backbones, features, runtime, training, widgets
 from sftlib.checks import check
 from sftlib.datasets import loader, solar_cells
-from sftlib.features import extract
 from sftlib.losses import cosine_prototype, simplex_prototypes
 from sftlib.model import LinearHead, Model
 from sftlib.plotting import COLOURS, MARKERS, curves, idea, pictures, use_style
-from sftlib.runtime import profile, seed_everything
-from sftlib.training import train_step
-from sftlib.widgets import Explorer
 
 use_style()
 
@@ -58,7 +50,7 @@ plt.show()
 # ## Settings
 
 # %%
-size = profile()
+size = runtime.profile()
 SEED = 0
 SIDE = size.pick(quick=96, full=224)  # pixels of the solar cells
 PICTURES = size.pick(quick=600, full=1667)  # training pictures that the real network is tuned on
@@ -87,9 +79,9 @@ print(f"a model that knows nothing has the loss log 3 = {np.log(3):.3f}")
 
 # %%
 cells = solar_cells.load(size=SIDE, seed=SEED)
-squeezenet = load_backbone("squeezenet1_1", size=SIDE)
+squeezenet = backbones.load_backbone("squeezenet1_1", size=SIDE)
 part = cells.train.subset(torch.arange(PICTURES))
-h, labels = extract(squeezenet, loader(part, squeezenet.preprocess, batch_size=50), stage="stage3")
+h, labels = features.extract(squeezenet, loader(part, squeezenet.preprocess, batch_size=50), stage="stage3")
 print("h", tuple(h.shape), "  of each class", labels.bincount().tolist(), cells.classes)
 print(f"always answering the larger class is right for {labels.bincount().max() / len(labels):.1%}; log 2 = 0.693")
 
@@ -359,14 +351,14 @@ plt.show()
 # %%
 def two_layers(cut=False):
     """The model above as modules; `cut` puts a stop-gradient between f and g."""
-    f = nn.Sequential(nn.Linear(7, 5, bias=False), nn.Tanh()).double()
-    g = nn.Linear(5, 3, bias=False).double()
+    f = torch.nn.Sequential(torch.nn.Linear(7, 5, bias=False), torch.nn.Tanh()).double()
+    g = torch.nn.Linear(5, 3, bias=False).double()
     with torch.no_grad():
         f[0].weight.copy_(A), g.weight.copy_(B)
-    return Model(f, nn.Sequential(Detach(), g) if cut else g)
+    return Model(f, torch.nn.Sequential(Detach(), g) if cut else g)
 
 
-class Detach(nn.Module):
+class Detach(torch.nn.Module):
     """z (N, D) -> z (N, D), no gradient back"""
 
     def forward(self, z):
@@ -382,9 +374,9 @@ def towards_prototypes(z, y):
 
 
 def one_train_step(model):
-    optimizer = torch.optim.SGD(param_groups(f=(model.backbone, LR_F), g=(model.head, LR_G)))
+    optimizer = torch.optim.SGD(adaptation.param_groups(f=(model.backbone, LR_F), g=(model.head, LR_G)))
     losses = {"task_loss": F.cross_entropy, "feature_loss": towards_prototypes, "feature_weight": FEATURE_WEIGHT}
-    train_step(model, x, y, optimizer, **losses)
+    training.train_step(model, x, y, optimizer, **losses)
     return [p.detach() for p in model.parameters()]
 
 
@@ -405,8 +397,8 @@ agree("train_step with the cut: B", new_B, B - LR_G * by_hand["∂L/∂B"], 1e-1
 # `untouched`.
 
 # %%
-seed_everything(SEED)
-untouched = Model(nn.Sequential(squeezenet.stage4, squeezenet.pool), LinearHead(512, 2)).eval()
+runtime.seed_everything(SEED)
+untouched = Model(torch.nn.Sequential(squeezenet.stage4, squeezenet.pool), LinearHead(512, 2)).eval()
 print(f"f learns {sum(p.numel() for p in untouched.backbone.parameters()):,} numbers,", end=" ")
 print(f"g learns {sum(p.numel() for p in untouched.head.parameters()):,}")
 
@@ -432,7 +424,7 @@ def rates(model, lr_f=1e-3, lr_g=1e-2):
 
 
 def groups(model, lr_f=1e-3, lr_g=1e-2):
-    return param_groups(f=(model.backbone, lr_f), g=(model.head, lr_g))
+    return adaptation.param_groups(f=(model.backbone, lr_f), g=(model.head, lr_g))
 
 
 def sgd_by_hand(model):
@@ -627,7 +619,9 @@ optimizer = torch.optim.SGD(tuned.parameters(), lr=0.003, momentum=0.9)
 order, history = torch.Generator().manual_seed(SEED), []
 for _ in range(EPOCHS):
     for rows in torch.randperm(len(labels), generator=order).split(50):
-        history.append(train_step(tuned, h[rows], labels[rows], optimizer, task_loss=F.cross_entropy).loss.item())
+        history.append(
+            training.train_step(tuned, h[rows], labels[rows], optimizer, task_loss=F.cross_entropy).loss.item()
+        )
 per_epoch = np.array(history).reshape(EPOCHS, -1).mean(axis=1)
 print("mean training loss of each epoch:", *(f"{loss:.3f}" for loss in per_epoch))
 assert per_epoch[-1] < per_epoch[0]
@@ -662,7 +656,7 @@ def loss_at(weights):
     """weights (n,) -> the loss of the network with these weights on the fixed pictures"""
     parts = weights.split([s.numel() for s in shapes])
     state = {name: part.view(shape) for name, part, shape in zip(names, parts, shapes, strict=True)}
-    return F.cross_entropy(functional_call(tuned, state, (h_map,)), y_map)
+    return F.cross_entropy(torch.func.functional_call(tuned, state, (h_map,)), y_map)
 
 
 # %%
@@ -724,6 +718,8 @@ assert grid.min() < loss_at(theta).item() + 1e-6 < grid.max()
 # itself.
 
 # %%
+from scipy.interpolate import RectBivariateSpline
+
 surface = RectBivariateSpline(b_axis, a_axis, np.log(grid))
 
 
@@ -821,9 +817,11 @@ plt.show()
 def descend_all(alpha, steps=20):
     """-> losses (steps,) of the whole network from just beside the tuned weights, and the network at the end"""
     model = copy.deepcopy(tuned)
-    nn.utils.vector_to_parameters(theta + 0.02 * v, model.parameters())
+    torch.nn.utils.vector_to_parameters(theta + 0.02 * v, model.parameters())
     optimizer = torch.optim.SGD(model.parameters(), lr=alpha)
-    losses = [train_step(model, h_map, y_map, optimizer, task_loss=F.cross_entropy).loss.item() for _ in range(steps)]
+    losses = [
+        training.train_step(model, h_map, y_map, optimizer, task_loss=F.cross_entropy).loss.item() for _ in range(steps)
+    ]
     return np.array(losses), model
 
 
@@ -919,8 +917,8 @@ def gradient_of(model, x, y, pieces, weights):
 
 def difference(name, *, train, weights=(8 / 20, 7 / 20, 5 / 20)):
     """Relative difference between the gradient of 20 pictures at once and in pieces of 8, 7 and 5."""
-    seed_everything(SEED)
-    f = load_backbone(name, size=64)
+    runtime.seed_everything(SEED)
+    f = backbones.load_backbone(name, size=64)
     model = Model(f, LinearHead(f.feature_dim, 2)).train(train)
     x, y = f.preprocess(cells.train.pictures[:20]), cells.train.labels[:20]
     whole = gradient_of(model, x, y, 20, [1.0])
@@ -940,8 +938,8 @@ ax.bar_label(bars, [f" {d:.0e}" if d < 0.01 else f" {d:.0%}" for d in cases.valu
 ax.set(xscale="log", xlim=(1e-8, 50), xlabel="difference relative to the gradient of the whole batch")
 ax.invert_yaxis()
 plt.show()
-same, thirds, evaluating, training = cases.values()
-assert max(same, evaluating) < 1e-3 < 1e-2 < min(thirds, training)
+same, thirds, in_eval, in_train = cases.values()
+assert max(same, in_eval) < 1e-3 < 1e-2 < min(thirds, in_train)
 
 # %% [markdown]
 # **Read.** (c). In `train` mode BatchNorm centres and scales each picture by the mean and deviation of *its
@@ -968,7 +966,7 @@ with torch.no_grad():
     p_all = tuned.head(z_all).softmax(dim=1)  # (N, K)
 y_all, W, bias = labels[:200], tuned.head.weight.detach(), tuned.head.bias.detach()
 
-each = vmap(grad(loss_of_one), in_dims=(None, None, 0, 0))(W, bias, z_all, y_all)  # (N, K, D)
+each = torch.func.vmap(torch.func.grad(loss_of_one), in_dims=(None, None, 0, 0))(W, bias, z_all, y_all)  # (N, K, D)
 closed = (p_all - F.one_hot(y_all, 2))[:, :, None] * z_all[:, None, :]
 print("one gradient for W a picture:", tuple(each.shape))
 agree("torch.func, closed form", each, closed, 1e-4)
@@ -1035,7 +1033,7 @@ controls = {
     "momentum": w.FloatSlider(value=0.0, min=0.0, max=0.98, step=0.02, description="momentum μ"),
     "start": w.Dropdown(options=list(starts), description="start"),
 }
-explorer = Explorer(controls, explore, draw_walk, figsize=(7.5, 3.8))
+explorer = widgets.Explorer(controls, explore, draw_walk, figsize=(7.5, 3.8))
 explorer
 
 # %% tags=["varies"]
