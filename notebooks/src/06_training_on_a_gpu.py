@@ -15,6 +15,7 @@
 
 # %% tags=["setup"]
 import contextlib
+import csv
 import math
 import os
 import subprocess
@@ -40,7 +41,7 @@ from sftlib.datasets import augment, loader, solar_cells
 from sftlib.datasets.on_device import to_device
 from sftlib.model import LinearHead, Model
 from sftlib.plotting import COLOURS, curves, idea, pictures, short, use_style
-from sftlib.runtime import device, profile, seed_everything
+from sftlib.runtime import cache_folder, device, profile, seed_everything
 from sftlib.training import Controls, fit, measure_precision, train_step
 from sftlib.widgets import Explorer, LiveRun
 
@@ -119,13 +120,13 @@ def batches(split, **settings):
     return loader(split, f.preprocess, batch_size=BATCH, **settings)
 
 
-def build():
-    """A new model on this machine's device: f pretrained, g new"""
+def build(on=where):
+    """A new model, f pretrained and g new, on this machine's device unless told otherwise"""
     seed_everything(SEED)
     f = load_backbone(BACKBONE, size=SIDE)
     if any(isinstance(m, nn.BatchNorm2d) for m in f.modules()):
         eval_stats_train_affine(f)  # the averages stay: pictures of a batch do not see each other
-    model = Model(f, LinearHead(f.feature_dim, 2)).to(where)
+    model = Model(f, LinearHead(f.feature_dim, 2)).to(on)
     groups = param_groups(f=(model.backbone, LR_F), g=(model.head, LR_G))
     return model, torch.optim.SGD(groups, momentum=0.9)
 
@@ -418,6 +419,7 @@ print(choice)
 
 
 def rate_of(work):
+    synchronize()
     start = time.perf_counter()
     work()
     synchronize()
@@ -429,7 +431,8 @@ def run_fit(precision):
     return rate_of(lambda: list(fit(model, ordered(resident), optimizer, epochs=1, precision=precision)))
 
 
-rates = {"plain loop": rate_of(lambda: plain_loop(*build(), ordered(some)))}
+plain = build()
+rates = {"plain loop": rate_of(lambda: plain_loop(*plain, ordered(some)))}
 for name, precision in (("fit, float32", list(choice.rates)[0]), (f"fit, {choice.precision}", choice.precision)):
     rates[name] = run_fit(precision)
 for name, rate in rates.items():
@@ -441,6 +444,30 @@ assert choice.precision in choice.rates and len(rates) >= 2
 # that nobody waits for: little on a CPU, much on a GPU. The gain of the arithmetic is the processor's. If the chosen
 # one is plain float32, your processor has no faster one for this network, and that is an answer too.
 # (`benchmarks/gpu.py` does this with care: against the tutorial, timm's step, and a loop without data.)
+
+# %% [markdown]
+# ## A whole run on a GPU
+#
+# What the cells above do in small, `python benchmarks/gpu.py --record` does in full: ResNet-50 on all solar cells, the
+# pictures in the GPU's memory, validated after each epoch. A recorded run is shown here with its machine and its time.
+
+# %% tags=["varies"]
+path = cache_folder().parent / "results" / "gpu_run.csv"
+recorded = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines())) if path.exists() else []
+if recorded:
+    last = recorded[-1]
+    print(f"{last['model']}, {last['weights']} weights, batches of {last['batch']}, {last['precision']}")
+    print(f"{last['machine']}: {len(recorded)} epochs in {float(last['seconds']):.0f} s with validation")
+    print(f"test accuracy {float(last['test_accuracy']):.3f}, loss {float(last['test_loss']):.3f}")
+    column = {name: [float(row[name]) for row in recorded] for name in last if name.startswith(("train_", "val_"))}
+    epoch, (_, axes) = [int(row["epoch"]) for row in recorded], plt.subplots(1, 2, figsize=(9, 3))
+    for ax, name, unit in zip(axes, ("loss", "accuracy"), (" (nats per example)", ""), strict=True):
+        lines = {"train": (epoch, column[f"train_{name}"]), "validation": (epoch, column[f"val_{name}"])}
+        curves(ax, lines, xlabel="epoch", ylabel=name + unit)
+    plt.show()
+else:
+    print("none has been recorded yet: no GPU was at hand")
+assert not recorded or column["train_loss"][-1] < column["train_loss"][0]
 
 # %% [markdown]
 # ## Compile, and when it pays
@@ -530,10 +557,11 @@ def gradient(model):
     return torch.cat([p.grad.flatten() for p in model.parameters()])
 
 
-whole, pieced = build()[0], build()[0]
-F.cross_entropy(whole(x[:11]), y[:11]).backward()
+whole, pieced = build("cpu")[0], build("cpu")[0]  # a GPU may round convolutions of 11 and of 4 pictures differently
+x11, y11 = x[:11].cpu(), y[:11].cpu()
+F.cross_entropy(whole(x11), y11).backward()
 for rows in torch.arange(11).split(4):  # 4, 4 and 3 pictures
-    loss = F.cross_entropy(pieced(x[rows]), y[rows])
+    loss = F.cross_entropy(pieced(x11[rows]), y11[rows])
     (len(rows) / 11 * loss).backward()  # adds to .grad
 off = (gradient(pieced) - gradient(whole)).norm() / gradient(whole).norm()
 print(f"gradient of 11 pictures, at once and as 4 + 4 + 3: relative difference < 1 %: {bool(off < 0.01)}")
@@ -565,7 +593,7 @@ class SmallDevice(nn.Module):
         return self.f(x)
 
 
-enough, small = build(), build()
+enough, small = build("cpu"), build("cpu")
 small[0].backbone = SmallDevice(small[0].backbone)
 three = part.subset(torch.arange(48))
 sixteen = [(f.preprocess(three.pictures[i : i + 16]), three.labels[i : i + 16]) for i in (0, 16, 32)]
@@ -576,7 +604,7 @@ with warnings.catch_warnings(record=True) as said:
 print(*(str(warning.message) for warning in said), sep="\n")
 print("pictures at once:", small[0].backbone.seen)
 print("(the first batch went through twice: once to see whether the loss allows the cut)")
-off, moved = largest_difference(enough[0], small[0]), largest_difference(enough[0], build()[0])
+off, moved = largest_difference(enough[0], small[0]), largest_difference(enough[0], build("cpu")[0])
 print(f"parameters differ by less than 1 % of what they moved: {off < 0.01 * moved}")
 assert len(said) == 1 and off < 0.01 * moved
 
@@ -741,11 +769,12 @@ def own_ms(row):
 
 
 profiles = {str(precision): profiled(precision) for precision in list(choice.rates)[:2]}
-before, after = ({row.key: row for row in p.key_averages()} for p in profiles.values())
+on_host = [[row for row in p.key_averages() if "CPU" in str(row.device_type)] for p in profiles.values()]
+before, after = ({row.key: row for row in rows} for rows in on_host)  # with the kernels that each one queued
 print(f"{'own time in milliseconds of':<42}{'calls':>6}" + "".join(f"{name:>24}" for name in profiles))
 for row in sorted(before.values(), key=own_ms, reverse=True)[:8]:
     ms = [own_ms(t[row.key]) if row.key in t else 0.0 for t in (before, after)]
-    print(f"{row.key:<42}{row.count:>6}" + "".join(f"{v:>24.1f}" for v in ms))
+    print(f"{row.key[:41]:<42}{row.count:>6}" + "".join(f"{v:>24.1f}" for v in ms))
 convolutions = sum(isinstance(m, nn.Conv2d) for m in build()[0].modules())
 calls = before["aten::conv2d"].count, before["aten::convolution_backward"].count
 print(f"{convolutions} convolutions, 2 steps: {calls[0]} calls forward, {calls[1]} backward")
@@ -863,7 +892,11 @@ print(f"one process: {alone['n']} pictures")
 # %% tags=["varies"]
 threads = str(max(1, torch.get_num_threads() // 2))  # two workers share the processor
 environment = os.environ | {"OMP_NUM_THREADS": threads, "CUDA_VISIBLE_DEVICES": ""}  # on the CPU everywhere
-command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", folder / "two_workers.py", folder]
+meeting = ["--standalone"]
+if os.name == "nt":  # PyTorch for Windows lacks libuv, through which torchrun's workers meet: there at a file instead
+    meeting = ["--rdzv-backend=c10d", "--rdzv-conf=store_type=file"]
+    environment["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+command = ["-m", "torch.distributed.run", *meeting, "--nproc-per-node=2", folder / "two_workers.py", folder]
 done = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True)
 print(done.stdout or done.stderr[-2000:])
 assert done.returncode == 0
