@@ -484,8 +484,9 @@ assert drifts["stored statistics, affine fixed"] == 0 < 0.05 < drifts["batch sta
 # %% [markdown]
 # Not a single convolution was trained. The second line is what `requires_grad = False` alone leaves: "frozen", and
 # two batches changed its features of these pictures by half. *What does it cost in accuracy?*
-#
-# Four probes on 200 mono cells, judged on the 226 new ones. f is Lite0, untouched; only BatchNorm's mode differs:
+
+# %% [markdown]
+# Probes on 200 mono cells, judged on the 226 new ones. f is Lite0, untouched; only BatchNorm's mode differs:
 #
 # - **right**: stored statistics, for the probe's features and for the test;
 # - **eval() forgotten** at the test, in batches of 32, and of 4: each picture is judged in the light of its neighbours;
@@ -556,7 +557,7 @@ def column(regime, name):
 
 
 def mean_of(regime, name):
-    return sum(column(regime, name)) / len(SEEDS)
+    return mean_interval(column(regime, name)).mean
 
 
 print(f"{len(table)} rows: {len(REGIMES)} regimes and some points between two of them, {len(SEEDS)} seeds")
