@@ -26,6 +26,12 @@ def test_without_uv_pip_brings_it_into_the_venv(course, monkeypatch):
     assert course.commands[2][1:3] == ["pip", "install"]
 
 
+def test_what_comes_as_a_source_is_built_by_pinned_tools(course):
+    course.environment.setup()
+    command = course.commands[-1]
+    assert command[command.index("--build-constraint") + 1] == "constraints.txt"
+
+
 def test_plain_pip_when_uv_fails(course, monkeypatch, capsys):
     failing(course, monkeypatch, "uv")
     course.environment.setup()

