@@ -130,7 +130,7 @@ def test_what_one_of_several_workers_would_write_is_refused(launched, found):
 
 def test_workers_that_go_on_from_different_places_are_told(found):
     for own in found:
-        assert "the workers differ in their" in own["refused"][1]
+        assert "the workers differ in their place in the epoch (here " in own["refused"][1]
 
 
 def test_a_run_whose_loader_did_not_say_where_it_was_is_refused(tmp_path):
