@@ -19,6 +19,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from sftlib import metrics, training
 from sftlib.adaptation import freeze
 from sftlib.backbones import load_backbone
+from sftlib.backbones.preprocessing import Preprocess
 from sftlib.datasets import PictureSplit, augment, loader, on_device
 from sftlib.datasets.loading import Loader
 from sftlib.features import extract
@@ -281,6 +282,22 @@ def test_nothing_is_sent_without_waiting_except_to_cuda(monkeypatch):
         records = fit(model, ahead_of(split, "meta"), optimizer, epochs=1)
         assert [next(records).step for _ in range(2)] == [1, 2]
     assert len(sent) > 20 and not any(sent)
+
+
+def test_preprocessing_on_cuda_sends_its_tables_without_waiting_for_the_step(monkeypatch):
+    sent, to = [], torch.Tensor.to
+
+    def log(self, *where, **how):
+        if self.device.type == "cpu":
+            sent.append(how.get("non_blocking", False))
+        return to(self, *where, **how)
+
+    monkeypatch.setattr(torch.Tensor, "to", log)
+    monkeypatch.setattr(torch.Tensor, "new_tensor", None)  # which would wait
+    with FakeTensorMode():
+        preprocess = Preprocess(size=37, resize=37, mean=(0.2, 0.3, 0.5), std=(0.5, 0.3, 0.2))
+        x = preprocess(torch.zeros(5, 3, 37, 37, dtype=torch.uint8, device="cuda"))
+    assert x.device.type == "cuda" and sent == [True, True]
 
 
 class Streams:

@@ -42,7 +42,11 @@ class Preprocess:
         x = x.to(torch.float32)
         if self.scale != 1:
             x = x.div_(self.scale)
-        mean, std = (x.new_tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
+        # Sent without waiting for what the GPU still computes; on MPS such a copy would not be safe.
+        mean, std = (
+            torch.tensor(values, dtype=x.dtype).view(3, 1, 1).to(x.device, non_blocking=x.is_cuda)
+            for values in (self.mean, self.std)
+        )
         return x.sub_(mean).div_(std)
 
     def at(self, size: int | None) -> "Preprocess":
