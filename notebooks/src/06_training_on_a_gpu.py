@@ -38,7 +38,7 @@ from sftlib.checkpoints import load_checkpoint
 from sftlib.checks import check
 from sftlib.compiling import compile_pays
 from sftlib.datasets import augment, loader, solar_cells
-from sftlib.datasets.on_device import to_device
+from sftlib.datasets.on_device import prefetch, to_device
 from sftlib.model import LinearHead, Model
 from sftlib.plotting import COLOURS, curves, idea, pictures, short, use_style
 from sftlib.runtime import cache_folder, device, profile, seed_everything
@@ -113,7 +113,7 @@ assert of_one["the same, float32"] == 4 * of_one["colour picture, uint8"]
 
 # %%
 mirror_and_turn = augment.Chain((augment.flip, augment.rotate))
-on_device = to_device(part, where)  # where they fit; else `prefetch` sends them ahead of time
+on_device = to_device(part, where)  # where they fit
 
 
 def batches(split, **settings):
@@ -338,8 +338,8 @@ def train(precision=None, controls=controls):
     """A fresh model and the iterator of records that trains it"""
     model, optimizer = build()
     more = {} if precision is None else {"precision": precision}
-    return fit(model, ordered(on_device), optimizer, epochs=EPOCHS, val_loader=batches(cells.val), controls=controls,
-               **more)  # fmt: skip
+    ahead = prefetch(ordered(on_device), where)  # a batch is made, or sent, while the device computes the one before
+    return fit(model, ahead, optimizer, epochs=EPOCHS, val_loader=batches(cells.val), controls=controls, **more)
 
 
 STEPS = EPOCHS * len(ordered())
@@ -428,7 +428,8 @@ def rate_of(work):
 
 def run_fit(precision):
     model, optimizer = build()
-    return rate_of(lambda: list(fit(model, ordered(resident), optimizer, epochs=1, precision=precision)))
+    ahead = prefetch(ordered(resident), where)
+    return rate_of(lambda: list(fit(model, ahead, optimizer, epochs=1, precision=precision)))
 
 
 plain = build()
