@@ -138,7 +138,7 @@ def _tensor(what, value):
     if value is None:
         raise Wrong(f"{what}: got None, expected a number or a tensor")
     try:
-        return torch.as_tensor(value).detach().to("cpu", torch.float64)
+        return torch.as_tensor(value).detach().cpu().double()
     except (TypeError, ValueError, RuntimeError):
         raise Wrong(f"{what}: got {type(value).__name__}, expected a number or a tensor") from None
 
