@@ -1,10 +1,11 @@
 """Frozen ResNet-50: the loop of a much-copied article against `extract` + `linear_probe`, on the same pictures.
 
-    python benchmarks/linear_probe.py [--pictures 256] [--seed 0] [--epochs 10] [--compile]
+    python benchmarks/linear_probe.py [--pictures 256] [--seed 0] [--epochs 10] [--compile | --int8]
 
 The loop: float32, batches of 4, SGD 1e-3, the frozen extractor run again in each of 10 epochs, pictures decoded from
 files each time. Ours: decode once, f once (BatchNorm folded into the convolutions, the arithmetic measured and chosen),
-then logistic regression. The weights are ImageNet's where they are on disk or a network is, else random (the work is
+then logistic regression; with --int8 f computes in 8-bit integers (`eight_bits.py` says what that loses on networks
+whose weights are at hand). The weights are ImageNet's where they are on disk or a network is, else random (the work is
 the same). Prints accuracies on held-out pictures, seconds and, last, the ratio. Run it on a quiet machine.
 """
 
@@ -62,24 +63,32 @@ def article(f, folder: Path, normalise, epochs: int) -> tuple[torch.nn.Module, f
     return head, (time.perf_counter() - start) * EPOCHS / epochs
 
 
-def ours(f, split, compiled: bool) -> tuple[torch.nn.Module, float]:
-    """f once, folded and in the fastest arithmetic, then logistic regression -> (head, seconds, all included)"""
+def ours(f, split, compiled: bool, int8: bool):
+    """f once, folded and in the fastest arithmetic, then logistic regression
+
+    -> (head, the f that was used, its precision, seconds, all included)
+    """
     start = time.perf_counter()
-    folded = fold_batchnorm(f)
     batches = loader(split, f.preprocess, batch_size=32)
     x, _ = next(iter(batches))
-    choice = measure_precision(Model(folded, torch.nn.Identity()), x)
-    choice.precision.place(folded)  # extract leaves an extractor's layout alone; this one is our own copy
+    if int8:
+        from eight_bits import LAID_OUT, in_eight_bits  # here: its part of PyTorch is to go
+
+        fast, precision = in_eight_bits(f, x), LAID_OUT
+    else:
+        fast = fold_batchnorm(f)
+        precision = measure_precision(Model(fast, torch.nn.Identity()), x).precision
+        precision.place(fast)  # extract leaves an extractor's layout alone; this one is our own copy
     if compiled:
-        folded.compile()
-    z, y = extract(folded, batches, precision=choice.precision)
+        fast.compile()
+    z, y = extract(fast, batches, precision=precision)
     head = linear_probe(z, y)
     seconds = time.perf_counter() - start
-    print(choice)
+    print(f"  f in {'8 bits' if int8 else precision}")
     exact, _ = extract(f, [next(iter(batches))])
     error = (z[:32] - exact).norm() / exact.norm()
     print(f"  relative difference of the features from plain float32, not folded: {error:.1e}")
-    return head, seconds
+    return head, fast, precision, seconds
 
 
 def main():
@@ -87,7 +96,9 @@ def main():
     parser.add_argument("--pictures", type=int, default=256)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=EPOCHS, help="of the loop that are run; the time is scaled to 10")
-    parser.add_argument("--compile", action="store_true", help="torch.compile the folded extractor")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--compile", action="store_true", help="torch.compile the folded extractor")
+    how.add_argument("--int8", action="store_true", help="the extractor in 8-bit integers")
     options = parser.parse_args()
     seed_everything(options.seed)
     cells = solar_cells.load(size=SIDE, seed=options.seed)
@@ -102,12 +113,14 @@ def main():
         print(f"the article's loop, {len(some)} pictures, {options.epochs} epochs")
         their_head, theirs_s = article(f, Path(folder), normalise, options.epochs)
     print("extract + linear_probe")
-    our_head, ours_s = ours(f, some, options.compile)
-    z, y = extract(f, loader(cells.val, f.preprocess, batch_size=32))
+    head, fast, precision, ours_s = ours(f, some, options.compile, options.int8)
+    val = loader(cells.val, f.preprocess, batch_size=32)
+    z, y = extract(f, val)
     names = sorted(cells.classes)  # ImageFolder numbers the classes by name
     their_y = torch.tensor([names.index(cells.classes[k]) for k in y])
     their_accuracy = (their_head(z).argmax(1) == their_y).double().mean()
-    our_accuracy = (our_head(z).argmax(1) == y).double().mean()
+    z, _ = extract(fast, val, precision=precision)
+    our_accuracy = (head(z).argmax(1) == y).double().mean()
     print(f"article {theirs_s:7.1f} s, accuracy on {len(y)} validation pictures {their_accuracy:.3f}")
     print(f"ours    {ours_s:7.1f} s, accuracy on {len(y)} validation pictures {our_accuracy:.3f}")
     print(f"ratio {theirs_s / ours_s:.1f}")
