@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from scipy.optimize import minimize
 from scipy.special import log_softmax
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from sftlib.model import LinearHead, Model, eval_mode
@@ -225,5 +226,6 @@ def _logistic_regression(x: np.ndarray, y: np.ndarray, K: int, l2: float) -> tup
         return loss, np.concatenate([(error.T @ x + l2 * W).ravel(), error.sum(0) + BIAS_L2 * b])
 
     options = {"maxiter": 5000, "maxfun": 10000, "maxcor": 20, "gtol": 1e-8, "ftol": 0.0}
-    theta = minimize(objective, np.zeros(K * D + K), jac=True, method="L-BFGS-B", options=options).x
+    with threadpool_limits(1):  # products this small wait longer for a second thread than it saves
+        theta = minimize(objective, np.zeros(K * D + K), jac=True, method="L-BFGS-B", options=options).x
     return theta[: K * D].reshape(K, D), theta[K * D :]
