@@ -6,6 +6,7 @@ import torch
 from helpers import K, N
 
 from sftlib.metrics import (
+    Interval,
     Mean,
     balanced_accuracy,
     bootstrap_interval,
@@ -110,3 +111,94 @@ def test_bootstrap_interval_covers_the_truth_as_often_as_it_says():
         (i := bootstrap_interval(rng.random(101) < 0.7, draws=300, seed=s)).low <= 0.7 <= i.high for s in range(200)
     ]
     assert 0.89 <= np.mean(covered) <= 0.99
+
+
+# ------------------------------------------------------------------------------------------------- what is refused
+
+
+GOOD_P = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8]])
+
+
+@pytest.mark.parametrize(
+    "call, words",
+    [
+        (lambda: mean_interval([0.8, float("nan"), 0.9]), r"NaN or infinite at \[1\].*a run that failed"),
+        (lambda: mean_interval([0.8, float("inf"), 0.9]), "NaN or infinite"),
+        (lambda: mean_interval([0.8, 0.9], confidence=95), "confidence=95; expected .* below 1"),
+        (lambda: mean_interval([0.8, 0.9], confidence=0), "above 0"),
+        (lambda: mean_interval(["a", "b"]), "expected a tensor"),
+        (lambda: mean_interval([[0.8, 0.9]]), r"shape \(1, 2\)"),
+        (lambda: paired_interval([0.8, 0.9], [0.8, float("nan")]), r"got b .*at \[1\]"),
+        (lambda: bootstrap_interval([1.0]), "n at least 2"),
+        (lambda: bootstrap_interval([0, 1], draws=0), "draws=0"),
+        (lambda: bootstrap_interval([0, 1], confidence=float("nan")), "confidence=nan"),
+        (lambda: Interval(float("nan"), 0.1, 0.2), "expected numbers"),
+        (lambda: Interval(0.1, float("nan"), 0.2), "expected numbers"),
+        (lambda: Interval(0.1, 0.3, 0.2), "the lower end first"),
+        (lambda: expected_calibration_error(torch.tensor([[3.0, -1.0]]), [0]), r"logits.softmax\(1\)"),
+        (lambda: expected_calibration_error(GOOD_P, [0, 3]), r"in \[0, 3\]; expected classes 0 … 2"),
+        (lambda: expected_calibration_error(GOOD_P, [0, 2], bins=0), "bins=0"),
+        (lambda: expected_calibration_error(GOOD_P[:, :1] * 0 + 1, [0, 0]), "one class"),
+        (lambda: expected_calibration_error(GOOD_P[:0], []), "N and D at least 1"),
+        (lambda: expected_calibration_error(GOOD_P * torch.nan, [0, 2]), "NaN or infinity in rows"),
+        (lambda: balanced_accuracy(torch.zeros(K, K)), "at least one example"),
+        (lambda: balanced_accuracy(torch.ones(K, K + 2)), r"expected counts \(K, K\)"),
+        (lambda: balanced_accuracy(-torch.ones(K, K)), "0 or more"),
+        (lambda: confusion_matrix([0, 1], [0, 10**7], 10**7 + 1), "num_classes=10000001; expected .* to 32768"),
+        (lambda: confusion_matrix([0.0, 1.0], [0, 1], K), "one integer label a row"),
+        (lambda: correct(torch.zeros(5, 1), torch.zeros(5).long()), "one output"),
+        (lambda: correct(torch.zeros(5, 3), torch.zeros(5, 3)), "soft or several labels"),
+        (lambda: correct(torch.zeros(5, 3), torch.zeros(5, 1).long()), "one class index a row"),
+        (lambda: Mean().add(torch.ones(3), 3), "the batch's sum"),
+        (lambda: Mean().add(1.0, -3), "count=-3"),
+        (lambda: Mean().add(1.0, float("nan")), "count=nan"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_by_name(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()
+
+
+def test_arrays_lists_and_tensors_of_any_integer_type_give_the_same():
+    predicted, y = labels()
+    want = confusion_matrix(predicted, y, K)
+    for convert in (
+        lambda v: v.numpy(),
+        lambda v: v.tolist(),
+        lambda v: v.to(torch.uint8),  # y · K + predicted passes 255
+        lambda v: v.numpy().astype(">i4"),
+        lambda v: v.numpy().astype(np.uint16)[::-1][::-1],
+    ):
+        assert torch.equal(confusion_matrix(convert(predicted), convert(y), K), want)
+    assert balanced_accuracy(want.numpy()) == balanced_accuracy(want)
+    many = torch.arange(101) % 29 + 229
+    assert confusion_matrix(many.to(torch.uint8), many.to(torch.uint8), 258).diagonal().sum() == 101
+    p = torch.softmax(torch.randn(101, K, generator=torch.Generator().manual_seed(0)), 1)
+    assert expected_calibration_error(p.numpy(), y.tolist()) == expected_calibration_error(p, y)
+    assert correct(p.numpy(), y.numpy()) == (p.argmax(1) == y).sum()
+    grown = torch.tensor([0.5, 0.7, 0.9], requires_grad=True)
+    assert mean_interval(grown) == mean_interval(grown.tolist()) == mean_interval(np.float32([0.5, 0.7, 0.9]))
+
+
+def test_a_row_of_nan_is_never_right():
+    logits = torch.tensor([[0.0, torch.nan, 1.0], [0.0, 2.0, 1.0]])
+    assert [int(correct(logits, torch.tensor([k, 1]))) for k in range(3)] == [1, 1, 1]
+
+
+def test_correct_counts_pixels():
+    logits = torch.randn(5, 3, 7, 11, generator=torch.Generator().manual_seed(0))
+    y = torch.randint(3, (5, 7, 11), generator=torch.Generator().manual_seed(1))
+    rows = logits.movedim(1, -1).reshape(-1, 3)
+    assert correct(logits, y) == correct(rows, y.flatten()) > 0
+
+
+def test_an_interval_that_touches_or_holds_zero_does_not_exclude_it():
+    assert Interval(0.1, 0.05, 0.2).excludes_zero and Interval(-0.1, -0.2, -0.05).excludes_zero
+    assert not any(Interval(0.1, low, 0.2).excludes_zero for low in (0.0, -0.1, -np.inf))
+
+
+def test_bootstrap_in_blocks_is_the_bootstrap_at_once(monkeypatch):
+    v = np.random.default_rng(0).random(101)
+    whole = bootstrap_interval(v, draws=300)
+    monkeypatch.setattr("sftlib.metrics.intervals.AT_ONCE", 700)
+    assert bootstrap_interval(v, draws=300) == whole
