@@ -21,9 +21,7 @@ class Mean:
     def add(self, total, count) -> None:
         """Add a batch by the *sum* over its examples and their number."""
         if np.ndim(total) or np.ndim(count):
-            raise ValueError(
-                f"got a total of shape {np.shape(total)}; expected one number, the batch's sum"
-            )
+            raise ValueError(f"got a total of shape {np.shape(total)}; expected one number, the batch's sum")
         if not isinstance(count, Tensor) and not 0 <= count < np.inf:
             raise ValueError(f"got count={count!r}; expected the number of examples in the batch, 0 or more")
         self.total = self.total + total
