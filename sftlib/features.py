@@ -1,5 +1,6 @@
 """Features z = f(x) computed once and kept: what can be learned and measured on them without running f again."""
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -13,10 +14,12 @@ from scipy.special import log_softmax
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
+from sftlib.inputs import classes, positive, tensor, vectors, whole, within
 from sftlib.model import LinearHead, Model, eval_mode
 from sftlib.runtime import keep_freed_memory
 
 CONSTANT = 1e-6  # a feature that varies by less than this share of its size is rounding noise
+MOST_ENTRIES = 2**31  # of the matrix rows × classes: 16 GiB
 BIAS_L2 = 1e-6  # keeps the bias of a class without examples finite; too small to be seen in any other
 
 
@@ -37,10 +40,12 @@ def extract(
     f = backbone if stage is None else partial(backbone.lower, stage=stage)
     device = next((p.device for p in backbone.parameters()), torch.device("cpu"))
     with eval_mode(backbone), torch.inference_mode():
-        batches = [(_features(f, x.to(device), precision), y.cpu()) for x, y in loader]
+        batches = [(_features(f, tensor(x, "x").to(device), precision), tensor(y, "labels").cpu()) for x, y in loader]
     if not batches:
         raise ValueError("got a loader without a single batch; expected (x, y) pairs: is the split empty?")
     features, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    if len(features) != len(labels):
+        raise ValueError(f"got {len(features)} features for {len(labels)} labels; expected one a picture from f")
     return features, labels  # joined outside inference mode, so they may enter autograd
 
 
@@ -55,10 +60,12 @@ class Cached:
     generator: torch.Generator | None = None  # None: torch's global one
 
     def __post_init__(self) -> None:
-        if len(self.features) != len(self.labels) or len(self.labels) == 0 or self.batch_size < 1:
+        self.features, self.labels = tensor(self.features, "features"), tensor(self.labels, "labels")
+        self.batch_size = whole("batch_size", self.batch_size)
+        if len(self.features) != len(self.labels) or len(self.labels) == 0:
             raise ValueError(
-                f"got {len(self.features)} features, {len(self.labels)} labels, batch_size={self.batch_size}; "
-                "expected as many of one as of the other, and at least 1 of all"
+                f"got {len(self.features)} features, {len(self.labels)} labels; expected as many of one as of the "
+                "other, and at least 1"
             )
 
     def __len__(self) -> int:
@@ -94,10 +101,7 @@ def linear_probe(features: Tensor, labels: Tensor, *, num_classes: int | None = 
     is scikit-learn's LogisticRegression(C=1 / (l2 · N)) for K > 2 (two classes share one vector there: C doubled).
     """
     z, y, K = _checked(features, labels, num_classes)
-    if not l2 > 0:
-        raise ValueError(f"got l2={l2}; expected a positive number: without it separable classes have no minimum")
-    if len(y.unique()) < 2:
-        raise ValueError(f"all {len(y)} labels are class {int(y[0])}; expected at least two classes to tell apart")
+    l2 = positive("l2", l2)  # without it separable classes have no minimum
     mean, scale = _standardisation(z)
     W, b = _logistic_regression(((z - mean) / scale).numpy(), y.numpy(), K, l2)
     return _folded(torch.from_numpy(W), torch.from_numpy(b), mean, scale)
@@ -110,12 +114,11 @@ def sgd_probe(
     """features (N, D), labels (N,) -> head: `linear_probe`'s minimum, approached by stochastic gradient descent
 
     The same objective on the same standardised features, momentum 0.9, and a rate that falls from lr to 0 along
-    half a cosine. How near it comes depends on epochs: directions of small variance are slow.
+    half a cosine. How near it comes depends on epochs: directions of small variance are slow. FloatingPointError where
+    it ends above the loss of the start, log K: the rate is too large.
     """
     z, y, K = _checked(features, labels, num_classes)
-    for name, value in (("l2", l2), ("lr", lr), ("epochs", epochs)):
-        if not value > 0:
-            raise ValueError(f"got {name}={value}; expected a positive number")
+    l2, lr, epochs = positive("l2", l2), positive("lr", lr), whole("epochs", epochs)
     mean, scale = _standardisation(z)
     head = LinearHead(z.shape[1], K).double()
     nn.init.zeros_(head.weight)
@@ -130,6 +133,11 @@ def sgd_probe(
             F.cross_entropy(head(x), target).backward()
             optimizer.step()
             schedule.step()
+    with torch.no_grad():
+        loss = F.cross_entropy(head(batches.features), y) + l2 / 2 * head.weight.square().sum()
+    if not loss <= math.log(K):
+        raise FloatingPointError(f"the probe ended at a loss of {loss:.3g}, above log {K} of the start, at lr={lr:g}: "
+                                 "lower the rate, or take linear_probe")  # fmt: skip
     return _folded(head.weight.detach(), head.bias.detach(), mean, scale)
 
 
@@ -139,10 +147,12 @@ def knn_accuracy(features: Tensor, labels: Tensor, *, k: int) -> float:
     Leave-one-out: no row votes for itself. A tied vote goes to the class of the nearest neighbour if it is among the
     tied, else to the lowest class.
     """
-    z, y, K = _checked(features, labels, None)
-    if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k < len(y):
-        raise ValueError(f"got k={k}; expected a whole number from 1 to {len(y) - 1}, one less than the rows")
+    z = vectors(features)
+    y = classes(labels, len(z)).unique(return_inverse=True)[1]
+    k, K = whole("k", k, most=len(z) - 1), int(y.max()) + 1
     z = F.normalize(z, dim=1)
+    if (z == z[0]).all():
+        raise ValueError(f"all {len(z)} features point one way, or are 0; expected rows that differ: look at f")
     correct = 0
     for rows in torch.arange(len(y)).split(1024):  # a block of similarities at a time
         similarity = z[rows] @ z.T  # (n, N)
@@ -158,9 +168,8 @@ def pca(features: Tensor, d: int) -> Tensor:
 
     The sign of a direction is free; here the coordinate of largest size is positive.
     """
-    z = features.detach().cpu().double()
-    if z.ndim != 2 or not 1 <= d <= min(z.shape):
-        raise ValueError(f"got d={d} for features {tuple(z.shape)}; expected (N, D) and d from 1 to min(N, D)")
+    z = vectors(features)
+    d = whole("d", d, most=min(z.shape))
     z = z - z.mean(0)
     if z.shape[1] > z.shape[0]:  # z = U S Vᵀ, and z zᵀ = U S² Uᵀ (N, N) is the smaller problem
         squares, U = torch.linalg.eigh(z @ z.T)
@@ -180,20 +189,19 @@ def _features(f: Callable[[Tensor], Tensor], x: Tensor, precision) -> Tensor:
 
 
 def _checked(features: Tensor, labels: Tensor, num_classes: int | None) -> tuple[Tensor, Tensor, int]:
-    """(z float64 (N, D), y int64 (N,), K) on the CPU"""
-    if features.ndim != 2 or labels.shape != features.shape[:1] or len(labels) == 0:
-        raise ValueError(
-            f"got features {tuple(features.shape)} and labels {tuple(labels.shape)}; expected (N, D) and (N,) "
-            "with N at least 1: maps (N, C, H, W) are pooled or flattened first"
-        )
-    if labels.is_floating_point() or labels.is_complex():
-        raise ValueError(f"got labels of {labels.dtype}; expected integers, one class index a row")
-    z, y = features.detach().cpu().double(), labels.cpu().long()
-    if not z.isfinite().all():
-        raise ValueError("some features are NaN or infinite; expected finite numbers: look at the extractor's output")
-    K = num_classes if num_classes is not None else int(y.max()) + 1
-    if y.min() < 0 or y.max() >= K:
-        raise ValueError(f"got labels from {int(y.min())} to {int(y.max())}; expected 0 to {K - 1} for {K} classes")
+    """(z float64 (N, D), y int64 (N,), K) on the CPU, two classes in y at least"""
+    z = vectors(features)
+    y = classes(labels, len(z))
+    K = whole("num_classes", num_classes) if num_classes is not None else max(int(y.max()) + 1, 1)
+    within(y, K)
+    if num_classes is None and K > max(1000, len(y)):
+        raise ValueError(f"got label {K - 1} among {len(y)} rows; expected classes numbered from 0: renumber them, "
+                         "y.unique(return_inverse=True)[1], or pass num_classes if there are so many")  # fmt: skip
+    if K * (len(z) + z.shape[1]) > MOST_ENTRIES:
+        raise ValueError(f"got {K} classes for {len(z)} rows of {z.shape[1]} features, too many for memory; expected "
+                         f"classes × (rows + features) up to {MOST_ENTRIES:,}: renumber the classes")  # fmt: skip
+    if len(y.unique()) < 2:
+        raise ValueError(f"all {len(y)} labels are class {int(y[0])}; expected at least two classes to tell apart")
     return z, y, K
 
 

@@ -1,11 +1,13 @@
 """What comes in from outside: arrays and lists become tensors, and what cannot be meant is refused with its name."""
 
+import math
 import operator
 
 import numpy as np
 import torch
 from torch import Tensor
 
+LARGEST = torch.finfo(torch.float32).max  # the squares of what is larger overflow in float64
 ROUNDING = 1e-2  # how far a row of probabilities may be from the sum 1: bf16 keeps two digits
 
 
@@ -53,11 +55,11 @@ def vectors(value, name: str = "features") -> Tensor:
             "(N, C, H, W) are pooled or flattened first, one example is z[None]"
         )
     z = z.detach().cpu().double()
-    bad = (~z.isfinite()).any(1).nonzero().flatten().tolist()
+    bad = (~(z.abs() <= LARGEST)).any(1).nonzero().flatten().tolist()
     if bad:
         raise ValueError(
-            f"got {name} with NaN or infinity in rows {_some(bad)}; expected finite numbers: look at these pictures "
-            "and at the preprocessing, or extract in float32"
+            f"got {name} with NaN or infinity in rows {_some(bad)}; expected finite numbers below 3e38: look at these "
+            "pictures and at the preprocessing, or extract in float32"
         )
     return z
 
@@ -94,17 +96,18 @@ def probability_rows(value, name: str = "probabilities") -> Tensor:
     return p
 
 
-def finite(name: str, value, *, above=None, least=None, below=None, most=None) -> float:
+def finite(name: str, value, *, above=None, least=None, below=None, most=None, remedy: str = "") -> float:
     """value as a float; ValueError unless it is one finite number within the bounds"""
     try:
-        x = float("nan") if isinstance(value, bool | np.bool_ | str | bytes) or np.ndim(value) else float(value)
+        refused = isinstance(value, bool | np.bool_ | str | bytes) or getattr(value, "ndim", 0)
+        x = math.nan if refused else float(value)
     except (TypeError, ValueError, OverflowError, RuntimeError):
-        x = float("nan")
+        x = math.nan
     bounds = [(above, operator.gt, "above"), (least, operator.ge, "at least"),
               (below, operator.lt, "below"), (most, operator.le, "at most")]  # fmt: skip
-    if not (np.isfinite(x) and all(holds(x, bound) for bound, holds, _ in bounds if bound is not None)):
+    if not (math.isfinite(x) and all(holds(x, bound) for bound, holds, _ in bounds if bound is not None)):
         words = " and ".join(f"{word} {bound:g}" for bound, _, word in bounds if bound is not None)
-        raise ValueError(f"got {name}={value!r}; expected a finite number {words}".rstrip())
+        raise ValueError(f"got {name}={value!r}; expected a finite number {words}".rstrip() + _then(remedy))
     return x
 
 
@@ -116,7 +119,7 @@ def positive(name: str, value) -> float:
         raise ValueError(f"got {name}={value!r}; expected a positive number, finite") from None
 
 
-def whole(name: str, value, *, least: int = 1, most: int | None = None) -> int:
+def whole(name: str, value, *, least: int = 1, most: int | None = None, remedy: str = "") -> int:
     """value as an int; ValueError unless it is a whole number from `least` to `most`"""
     try:
         n = least - 1 if isinstance(value, bool) else operator.index(value)
@@ -124,8 +127,12 @@ def whole(name: str, value, *, least: int = 1, most: int | None = None) -> int:
         n = least - 1
     if n < least or (most is not None and n > most):
         bounds = f"of at least {least}" if most is None else f"from {least} to {most}"
-        raise ValueError(f"got {name}={value!r}; expected a whole number {bounds}")
+        raise ValueError(f"got {name}={value!r}; expected a whole number {bounds}{_then(remedy)}")
     return n
+
+
+def _then(remedy: str) -> str:
+    return f": {remedy}" if remedy else ""
 
 
 def _some(places: list[int]) -> str:

@@ -6,6 +6,8 @@ Steps count from 0; a factor of 1 means the rate that the optimizer was built wi
 import math
 from collections.abc import Callable
 
+from sftlib.inputs import finite, whole
+
 Schedule = Callable[[int], float]
 
 
@@ -19,10 +21,13 @@ def warmup_cosine(steps: int, *, warmup: int = 0, final: float = 0.0) -> Schedul
 
     Source: Loshchilov and Hutter 2017, SGDR, arXiv 1608.03983, eq. (5), without restarts.
     """
-    if not 0 <= warmup < steps:
+    steps, warmup = whole("steps", steps), whole("warmup", warmup, least=0)
+    if warmup >= steps:
         raise ValueError(f"got warmup={warmup}, steps={steps}; expected 0 <= warmup < steps")
+    final = finite("final", final, least=0, most=1)
 
     def factor(step: int) -> float:
+        step = whole("step", step, least=0)
         if step < warmup:
             return (step + 1) / warmup
         progress = min(1.0, (step - warmup) / max(1, steps - 1 - warmup))
@@ -33,6 +38,5 @@ def warmup_cosine(steps: int, *, warmup: int = 0, final: float = 0.0) -> Schedul
 
 def step_decay(every: int, *, factor: float = 0.1) -> Schedule:
     """``factor`` to the number of completed spans of ``every`` steps: torch's StepLR as a function"""
-    if every < 1:
-        raise ValueError(f"got every={every}; expected at least 1 step between two decays")
-    return lambda step: factor ** (step // every)
+    every, factor = whole("every", every), finite("factor", factor, above=0, most=1)
+    return lambda step: factor ** (whole("step", step, least=0) // every)

@@ -166,7 +166,7 @@ def test_one_more_stage_an_epoch_the_top_first():
     ]  # fmt: skip
     assert [gradual(stages, epoch, per_epoch=2) for epoch in (1, 2, 3)] == [(), ("stage1", "stage2"), stages]
     for bad in ({"epoch": 0}, {"epoch": 1, "per_epoch": 0}):
-        with pytest.raises(ValueError, match="1 or more"):
+        with pytest.raises(ValueError, match="at least 1"):
             gradual(stages, **bad)
 
 

@@ -1,11 +1,12 @@
 """Weights between and among trained models: θ are state dicts of one architecture."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from sftlib.adaptation.batchnorm import batchnorms_with_statistics
+from sftlib.inputs import finite
 
 State = dict[str, Tensor]
 
@@ -16,6 +17,7 @@ def interpolate(theta0: State, theta1: State, a: float) -> State:
     Wortsman et al. 2022, Robust fine-tuning of zero-shot models (WiSE-FT), arXiv 2109.01903. θ0 needs the head too: a
     linear probe's. With BatchNorm inside, ``recompute_batchnorm`` afterwards.
     """
+    a = finite("a", a, least=0, most=1)
     return _combination([theta0, theta1], [1 - a, a])
 
 
@@ -63,6 +65,8 @@ def recompute_batchnorm(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]
 def _combination(thetas: Sequence[State], weights: Sequence[float]) -> State:
     """Σ w_i θ_i in float64, rounded once; the result shares no memory with any θ"""
     first = thetas[0]
+    for theta in thetas:
+        _check_state(theta)
     for theta in thetas[1:]:
         if {k: v.shape for k, v in theta.items()} != {k: v.shape for k, v in first.items()}:
             different = [k for k in {**first, **theta} if k not in first or k not in theta
@@ -73,3 +77,11 @@ def _combination(thetas: Sequence[State], weights: Sequence[float]) -> State:
         if tensor.is_floating_point() else tensor.clone()
         for name, tensor in first.items()
     }  # fmt: skip
+
+
+def _check_state(theta: State) -> None:
+    if not isinstance(theta, Mapping) or not all(isinstance(v, Tensor) for v in theta.values()):
+        raise ValueError(f"got a {type(theta).__name__}; expected a dict of tensors: model.state_dict()")
+    broken = [name for name, v in theta.items() if not v.isfinite().all()]
+    if broken:
+        raise ValueError(f"got NaN or infinity in {broken[0]!r}; expected finite weights: this run diverged")

@@ -1,12 +1,12 @@
 """Which part of a model learns at which rate: parameter groups for any torch optimizer."""
 
-import math
 from collections.abc import Mapping, Sequence
 
 from torch import nn
 from torch.optim import Optimizer
 
 from sftlib.adaptation.freezing import _require_module, trainable
+from sftlib.inputs import finite, positive, whole
 
 
 def param_groups(**groups: tuple[nn.Module, float]) -> list[dict]:
@@ -18,10 +18,12 @@ def param_groups(**groups: tuple[nn.Module, float]) -> list[dict]:
     if not groups:
         raise ValueError("got no groups; expected at least one, as in param_groups(head=(model.head, 1e-2))")
     result, owner = [], {}
-    for name, (module, lr) in groups.items():
+    for name, pair in groups.items():
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise ValueError(f"got a {type(pair).__name__} for group {name!r}; expected (module, learning rate)")
+        module, lr = pair
         _require_module(module)
-        if not _positive(lr):
-            raise ValueError(f"got learning rate {lr!r} for group {name!r}; expected a positive number")
+        lr = positive(f"learning rate of group {name!r}", lr)
         params = trainable(module)
         if not params:
             raise ValueError(f"group {name!r} is frozen, nothing in it can train: unfreeze() it first, or leave it out")
@@ -56,18 +58,19 @@ def geometric_rates(parts: Mapping[str, nn.Module], *, lr: float, factor: float)
     A part without a matrix or kernel (a normalisation, a pooling) shares l with the part below. What has nothing to
     train is left out, and frozen parts are counted: unfreezing one changes no other rate.
     """
-    for name, value in (("lr", lr), ("factor", factor)):
-        if not _positive(value):
-            raise ValueError(f"got {name}={value!r}; expected a positive number")
+    lr, factor = positive("lr", lr), positive("factor", factor)
     depth, level = {}, 0
     for name, part in parts.items():
+        _require_module(part)
         level += any(p.ndim > 1 for p in part.parameters())
         depth[name] = level  # l
+    positive(f"the rate of the lowest of {level} levels, lr / factor^{level - 1},", lr / factor ** max(level - 1, 0))
     return {name: (part, lr / factor ** (level - depth[name])) for name, part in parts.items() if trainable(part)}
 
 
 def blocks(module: nn.Module, prefix: str = "") -> dict[str, nn.Module]:
     """name -> block, the input's first: the children, with plain ``nn.Sequential`` opened down to what they hold"""
+    _require_module(module)
     found = {}
     for name, child in module.named_children():
         inside = blocks(child, f"{prefix}{name}.") if type(child) is nn.Sequential else {f"{prefix}{name}": child}
@@ -77,6 +80,9 @@ def blocks(module: nn.Module, prefix: str = "") -> dict[str, nn.Module]:
 
 def decay_matrices_only(groups: list[dict], weight_decay: float) -> list[dict]:
     """Groups -> each as two: matrices and kernels with ``weight_decay``, vectors (biases, normalisations) without"""
+    weight_decay = finite("weight_decay", weight_decay, least=0)
+    if not all(isinstance(group, dict) and {"params", "name"} <= group.keys() for group in groups):
+        raise ValueError("got groups without 'params' or 'name'; expected those of param_groups(part=(module, lr))")
     return [
         {**group, "params": params, "weight_decay": decay, "name": f"{group['name']}{suffix}"}
         for group in groups
@@ -91,10 +97,5 @@ def gradual(stages: Sequence[str], epoch: int, *, per_epoch: int = 1) -> tuple[s
     The head trains alone in epoch 1 (Howard and Ruder 2018, arXiv 1801.06146, section 3.3). Leave out stages that
     have nothing to train: ``gradual(f.stages[:-1], epoch)``, for the last one is a pooling.
     """
-    if epoch < 1 or per_epoch < 1:
-        raise ValueError(f"got epoch={epoch}, per_epoch={per_epoch}; expected both to be 1 or more")
+    epoch, per_epoch = whole("epoch", epoch), whole("per_epoch", per_epoch)
     return tuple(stages[max(0, len(stages) - (epoch - 1) * per_epoch) :])
-
-
-def _positive(x) -> bool:
-    return isinstance(x, (int, float)) and math.isfinite(x) and x > 0

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from sftlib.adaptation.freezing import _require_module, freeze
+from sftlib.inputs import positive, whole
 
 
 class LoRA(nn.Module):
@@ -19,6 +20,9 @@ class LoRA(nn.Module):
 
     def __init__(self, base: nn.Linear | nn.Conv2d, rank: int, alpha: float):
         super().__init__()
+        rank, alpha = whole("rank", rank), positive("alpha", alpha)
+        if not isinstance(base, nn.Linear | nn.Conv2d):
+            raise ValueError(f"got a {type(base).__name__}; expected nn.Linear or nn.Conv2d: wrap_lora looks for them")
         W = base.weight  # (D_out, D_in) or (C_out, C_in / groups, kh, kw)
         self.base = freeze(base)
         self.rank, self.scale = rank, alpha / rank
@@ -71,10 +75,7 @@ def wrap_lora(module: nn.Module, *, rank: int, alpha: float) -> nn.Module:
     first. Build the optimizer afterwards. ``freeze`` holds A and B too; ``unfreeze`` frees W as well.
     """
     _require_module(module)
-    if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
-        raise ValueError(f"got rank={rank!r}; expected a whole number of at least 1, such as 4")
-    if not (isinstance(alpha, (int, float)) and math.isfinite(alpha) and alpha > 0):
-        raise ValueError(f"got alpha={alpha!r}; expected a positive number, such as the rank")
+    rank, alpha = whole("rank", rank), positive("alpha", alpha)
     if any(isinstance(m, LoRA) for m in module.modules()):
         raise ValueError("this module has LoRA inside already; expected one without: wrap once, with the rank wanted")
     layers = [m for m in module.modules() if isinstance(m, (nn.Linear, nn.Conv2d))]

@@ -5,9 +5,12 @@ import functools
 import torch
 from torch import Tensor
 
+from sftlib.inputs import tensor
 
-def check_batch(z: Tensor, y: Tensor) -> None:
-    """z (N, D) floating, y (N,) integer, N >= 1; ValueError otherwise."""
+
+def check_batch(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """-> z (N, D) floating, y (N,) int64, N and D >= 1; ValueError otherwise. Arrays of NumPy become tensors."""
+    z, y = tensor(z, "features"), tensor(y, "labels")
     if z.ndim != 2:
         raise ValueError(
             f"got features of shape {tuple(z.shape)}, expected z (N, D): pool over height and width and "
@@ -22,17 +25,23 @@ def check_batch(z: Tensor, y: Tensor) -> None:
         )
     if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
         raise ValueError(f"got labels of type {y.dtype}, expected integer class indices: use y.long()")
-    if len(z) == 0:
-        raise ValueError("got an empty batch (N = 0), expected N >= 1: drop empty batches in the loader")
+    if 0 in z.shape:
+        raise ValueError(
+            f"got an empty batch {tuple(z.shape)}, expected N >= 1 and D >= 1: drop empty batches in the loader"
+        )
+    return z, y.long()
 
 
-def check_classes(z: Tensor, y: Tensor, rows: Tensor, name: str) -> None:
-    """z (N, D), y (N,), rows (K, D): as check_batch, same D, labels in 0 … K - 1.
+def check_classes(z: Tensor, y: Tensor, rows: Tensor, name: str) -> tuple[Tensor, Tensor, Tensor]:
+    """-> z (N, D), y (N,) int64, rows (K, D): as check_batch, same D, rows floating, labels in 0 … K - 1.
 
     The values of y are looked at on the CPU only: on an accelerator that would wait for the device at every
     step (there PyTorch's own device-side assertion stops an index that is out of range).
     """
-    check_batch(z, y)
+    z, y = check_batch(z, y)
+    rows = tensor(rows, name)
+    if not rows.is_floating_point():
+        raise ValueError(f"got {name} of type {rows.dtype}, expected floating point: use .float()")
     if rows.ndim != 2 or rows.shape[1] != z.shape[1]:
         raise ValueError(
             f"got {name} of shape {tuple(rows.shape)} for features of shape {tuple(z.shape)}, expected (K, D) "
@@ -43,12 +52,7 @@ def check_classes(z: Tensor, y: Tensor, rows: Tensor, name: str) -> None:
             f"got labels from {int(y.min())} to {int(y.max())}, expected 0 … {len(rows) - 1} for the "
             f"K = {len(rows)} rows of {name}: renumber the labels from 0, or make one row a class"
         )
-
-
-def check_positive(name: str, value: float) -> None:
-    """ValueError unless value is a finite number above 0."""
-    if not 0 < value < float("inf"):
-        raise ValueError(f"got {name}={value}, expected a finite number above 0: pass a positive {name}")
+    return z, y, rows
 
 
 def any_on_cpu(mask: Tensor) -> bool:

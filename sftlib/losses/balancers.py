@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sftlib.losses._common import check_positive
+from sftlib.inputs import finite, positive
 
 
 class Losses(NamedTuple):
@@ -24,7 +24,8 @@ Combine = Callable[[Sequence[Tensor], nn.Module], Tensor]
 
 
 def fixed_weight(feature_weight: float) -> Combine:
-    """-> combine: L_g + lambda L_f with a lambda that stays."""
+    """-> combine: L_g + lambda L_f with a lambda >= 0 that stays."""
+    feature_weight = finite("feature_weight", feature_weight, least=0)
 
     def combine(losses: Sequence[Tensor], model: nn.Module) -> Tensor:
         task_loss, feature_loss = _pair(losses)
@@ -40,8 +41,8 @@ def gradient_norm_ratio(shared: str, *, max_weight: float = 1e4, eps: float = 1e
     model.named_parameters(): usually the last weight of the backbone. lambda is detached: a number.
     Esser et al. 2021, Taming transformers for high-resolution image synthesis, arXiv 2012.09841.
     """
-    check_positive("max_weight", max_weight)
-    check_positive("eps", eps)
+    positive("max_weight", max_weight)
+    positive("eps", eps)
 
     def combine(losses: Sequence[Tensor], model: nn.Module) -> Tensor:
         task_loss, feature_loss = _pair(losses)
@@ -85,7 +86,7 @@ class GradNorm(nn.Module):
 
     def __init__(self, shared: str, *, alpha: float = 1.5):
         super().__init__()
-        self.shared, self.alpha = shared, alpha
+        self.shared, self.alpha = shared, finite("alpha", alpha, least=0)
         self.weights = nn.Parameter(torch.ones(2))
         self.register_buffer("first_losses", torch.full((2,), torch.nan))
 
@@ -145,6 +146,8 @@ class RandomWeights(nn.Module):
 
     def __init__(self, generator: torch.Generator):
         super().__init__()
+        if not isinstance(generator, torch.Generator):
+            raise ValueError(f"got a {type(generator).__name__}, expected a torch.Generator().manual_seed(0)")
         self.generator = generator
 
     def forward(self, losses: Sequence[Tensor], model: nn.Module | None = None) -> Tensor:

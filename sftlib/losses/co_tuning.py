@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from scipy.optimize import minimize
 from torch import Tensor, nn
 
+from sftlib.inputs import ROUNDING, positive, tensor, whole
 from sftlib.losses._common import any_on_cpu, at_least_float32, check_batch, class_sums
 
 STRENGTHS = (1e4, 3e3, 1e3, 3e2, 1e2, 3e1, 1e1, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 3e-3, 1e-3, 3e-4, 1e-4)  # the authors'
@@ -29,7 +30,8 @@ STRENGTHS = (1e4, 3e3, 1e3, 3e2, 1e2, 3e1, 1e1, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 
 
 def co_tuning(source_logits: Tensor, y: Tensor, relationship: Tensor) -> Tensor:
     """source_logits (N, S), y (N,), relationship (K, S) -> scalar: mean_i -sum_s p(s | y_i) log softmax_s, in nats"""
-    check_batch(source_logits, y)
+    source_logits, y = check_batch(source_logits, y)
+    relationship = tensor(relationship, "a relationship")
     if relationship.ndim != 2 or relationship.shape[1] != source_logits.shape[1]:
         raise ValueError(
             f"got a relationship {tuple(relationship.shape)} for source logits {tuple(source_logits.shape)}, expected "
@@ -40,6 +42,7 @@ def co_tuning(source_logits: Tensor, y: Tensor, relationship: Tensor) -> Tensor:
             f"got labels from {int(y.min())} to {int(y.max())}, expected 0 … {len(relationship) - 1}, one for each "
             "row of the relationship: compute it with num_classes"
         )
+    _check_rows(relationship, "a relationship")
     logits, relationship = at_least_float32(source_logits, relationship)
     return F.cross_entropy(logits, relationship[y])
 
@@ -49,6 +52,7 @@ class CoTuning(nn.Module):
 
     def __init__(self, source_head: nn.Module, relationship: Tensor):
         super().__init__()
+        relationship = tensor(relationship, "a relationship")
         _check_rows(relationship, "a relationship")
         self.source_head = source_head
         self.register_buffer("relationship", relationship.detach().clone())
@@ -66,7 +70,7 @@ def category_relationship(source_probabilities: Tensor, labels: Tensor, *, num_c
     """
     p, labels = _checked(source_probabilities, labels, num_classes)
     sums, counts = class_sums(p, labels, num_classes)
-    return (sums / counts).to(source_probabilities.dtype)
+    return (sums / counts).to(tensor(source_probabilities).dtype)
 
 
 def bayes_relationship(
@@ -81,12 +85,18 @@ def bayes_relationship(
     (thuml/CoTuning, module/relationship_learning.py), but for the temperature 0.884 of their own ResNet-50.
     """
     (p, y), (p_val, y_val) = (_checked(*part, num_classes) for part in (train, val))
+    strengths = [positive("strengths", C) for C in strengths]
+    if not strengths or p.shape[1] != p_val.shape[1]:
+        raise ValueError(
+            f"got {len(strengths)} strengths, {p.shape[1]} and {p_val.shape[1]} source classes in train and val; "
+            "expected one strength at least, and the same source classes"
+        )
     fits = [_logistic_regression(p, y, num_classes, C) for C in strengths]
     right = [int(((p_val @ W.T).argmax(1) == y_val).sum()) for W in fits]
     W = fits[right.index(max(right))]
     target_given_source = (W * _best_scale(p_val @ W.T, y_val)).softmax(0)  # (K, S)
     joint = target_given_source * torch.cat([p, p_val]).mean(0)
-    return (joint / joint.sum(1, keepdim=True)).to(train[0].dtype)
+    return (joint / joint.sum(1, keepdim=True)).to(tensor(train[0]).dtype)
 
 
 def _logistic_regression(p: Tensor, y: Tensor, K: int, C: float) -> Tensor:
@@ -118,20 +128,20 @@ def _best_scale(logits: Tensor, y: Tensor) -> float:
 
 def _checked(p: Tensor, y: Tensor, K: int) -> tuple[Tensor, Tensor]:
     """-> probabilities as float64 and labels, with every class 0 … K - 1 present"""
-    check_batch(p, y)
-    _check_rows(p, "source probabilities")
-    absent = sorted(set(range(K)) - set(y.tolist()))
-    if absent or len(y.unique()) != K:
+    p, y = check_batch(p, y)
+    K = whole("num_classes", K, most=2**31)
+    if int(y.min()) < 0 or int(y.max()) >= K or len(y.unique()) != K:
         raise ValueError(
-            f"got labels {y.unique().tolist()} for num_classes={K}, expected all of 0 … {K - 1}: every target class "
-            "needs at least one picture"
+            f"got labels {y.unique().tolist()[:9]} for num_classes={K}, expected all of 0 … {K - 1}: every target "
+            "class needs at least one picture"
         )
-    return p.detach().cpu().double(), y.detach().cpu().long()
+    _check_rows(p, "source probabilities")
+    return p.detach().cpu().double(), y.detach().cpu()
 
 
 def _check_rows(p: Tensor, what: str) -> None:
     total = p.sum(-1)
-    if p.ndim != 2 or any_on_cpu(p < 0) or any_on_cpu((total - 1).abs() > 1e-2) or any_on_cpu(~total.isfinite()):
+    if p.ndim != 2 or any_on_cpu(p < 0) or any_on_cpu(~((total - 1).abs() <= ROUNDING)):
         raise ValueError(
             f"got {what} {tuple(p.shape)} with rows that sum to {total.min():.3g} … {total.max():.3g}, expected rows "
             "of probabilities: backbone.source_logits(x).softmax(1)"

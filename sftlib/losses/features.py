@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor, nn
 
+from sftlib.inputs import finite, positive, whole
 from sftlib.losses._common import (
     at_least_float32,
     check_batch,
     check_classes,
-    check_positive,
     class_sums,
     no_autocast,
     unit,
@@ -22,8 +22,8 @@ def center(z: Tensor, y: Tensor, centers: Tensor) -> Tensor:
     it needs a task loss beside it.
     Wen et al. 2016, A discriminative feature learning approach for deep face recognition (ECCV), eq. (2).
     """
-    check_classes(z, y, centers, "centers")
-    z, c = at_least_float32(z, centers[y.long()])
+    z, y, centers = check_classes(z, y, centers, "centers")
+    z, c = at_least_float32(z, centers[y])
     return 0.5 * (z - c).square().sum(1).mean()
 
 
@@ -34,9 +34,8 @@ def update_centers(centers: Tensor, z: Tensor, y: Tensor, *, rate: float) -> Ten
     That is a step of rate * n_j / (1 + n_j) towards the mean of the n_j features of class j; a class that is
     not in the batch stays where it is. Wen et al. 2016, eq. (4), with rate in (0, 1].
     """
-    check_classes(z, y, centers, "centers")
-    if not 0 < rate <= 1:
-        raise ValueError(f"got rate={rate}, expected 0 < rate <= 1: above 1 a center jumps past the mean")
+    z, y, centers = check_classes(z, y, centers, "centers")
+    rate = finite("rate", rate, above=0, most=1)  # above 1 a center jumps past the mean
     z, c = at_least_float32(z, centers)
     sums, counts = class_sums(z, y, len(c))
     return (c - rate * (counts * c - sums) / (1 + counts)).to(centers.dtype)
@@ -51,8 +50,9 @@ class CenterLoss(nn.Module):
 
     def __init__(self, num_classes: int, feature_dim: int, *, rate: float = 0.5):
         super().__init__()
-        self.rate = rate
-        self.register_buffer("centers", torch.zeros(num_classes, feature_dim))
+        self.rate = finite("rate", rate, above=0, most=1)
+        shape = whole("num_classes", num_classes), whole("feature_dim", feature_dim)
+        self.register_buffer("centers", torch.zeros(shape))
 
     def forward(self, z: Tensor, y: Tensor) -> Tensor:
         """z (N, D), y (N,) -> scalar"""
@@ -71,15 +71,15 @@ def supervised_contrastive(z: Tensor, y: Tensor, *, temperature: float) -> Tenso
     without a positive as zero. A batch without any positive pair gives 0 that still carries the graph.
     Khosla et al. 2020, Supervised contrastive learning, arXiv 2004.11362, eq. (2) (L_out).
     """
-    check_batch(z, y)
-    check_positive("temperature", temperature)
+    z, y = check_batch(z, y)
+    positive("temperature", temperature)
     (z,) = at_least_float32(z)
     itself = torch.eye(len(y), dtype=torch.bool, device=y.device)
-    positive = (y[:, None] == y) & ~itself  # (N, N)
+    pair = (y[:, None] == y) & ~itself  # (N, N)
     with no_autocast(z):
         similarity = unit(z) @ unit(z).T / temperature
     # the most negative number and not -inf: a lone sample's row would be NaN
     log_p = similarity.masked_fill(itself, torch.finfo(z.dtype).min).log_softmax(1)
-    count = positive.sum(1)
-    loss = -log_p.masked_fill(~positive, 0).sum(1) / count.clamp(min=1)  # (N,), 0 without a positive
+    count = pair.sum(1)
+    loss = -log_p.masked_fill(~pair, 0).sum(1) / count.clamp(min=1)  # (N,), 0 without a positive
     return loss.sum() / (count > 0).sum().clamp(min=1)

@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sftlib.inputs import finite, positive
 from sftlib.losses._common import (
     any_on_cpu,
     at_least_float32,
     check_classes,
-    check_positive,
     no_autocast,
     unit,
 )
@@ -23,8 +23,7 @@ def cosface(z: Tensor, y: Tensor, weight: Tensor, *, scale: float, margin: float
     never below log(1 + (K-1) exp(-s K/(K-1))) when the classes are balanced: scale=1 cannot train.
     Wang et al. 2018, CosFace, arXiv 1801.09414, eq. (4); NormFace: Wang et al. 2017, arXiv 1704.06369.
     """
-    if not 0 <= margin < math.inf:
-        raise ValueError(f"got margin={margin}, expected margin >= 0, subtracted from a cosine (0.35 is usual)")
+    margin = finite("margin", margin, least=0)  # subtracted from a cosine, 0.35 is usual
     z, w, y = _directions(z, y, weight, scale)
     with no_autocast(z):
         cosine = z @ w.T  # (N, K)
@@ -40,8 +39,8 @@ def arcface(z: Tensor, y: Tensor, weight: Tensor, *, scale: float, margin: float
     cosine; at t = 0 and t = pi, where the direction of the push is undefined, the margin's part is 0.
     Deng et al. 2019, ArcFace, arXiv 1801.07698, eq. (3).
     """
-    if not 0 <= margin <= math.pi / 2:
-        raise ValueError(f"got margin={margin}, expected radians in [0, pi/2]; 28.6 degrees are 0.5 radians")
+    remedy = "radians in [0, pi/2]; 28.6 degrees are 0.5 radians"
+    margin = finite("margin", margin, least=0, most=math.pi / 2, remedy=remedy)
     z, w, y = _directions(z, y, weight, scale)
     with no_autocast(z):
         cosine = z @ w.T  # (N, K)
@@ -61,9 +60,9 @@ def _angle(a: Tensor, b: Tensor) -> Tensor:
 
 def _directions(z: Tensor, y: Tensor, weight: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor]:
     """-> unit z (N, D), unit weight (K, D), y (N,) int64"""
-    check_classes(z, y, weight, "weight")
-    check_positive("scale", scale)
+    z, y, weight = check_classes(z, y, weight, "weight")
+    positive("scale", scale)
     if any_on_cpu((weight == 0).all(1)):
         raise ValueError("got a row of weight of length zero, expected a direction a class: initialise it")
     z, weight = at_least_float32(z, weight)
-    return unit(z), unit(weight), y.long()
+    return unit(z), unit(weight), y

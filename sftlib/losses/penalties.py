@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from sftlib.inputs import tensor, whole
 from sftlib.losses._common import at_least_float32
 
 
@@ -56,12 +57,9 @@ def batch_spectral_shrinkage(z: Tensor, *, k: int) -> Tensor:
     values that make the gradient of the singular *vectors* blow up. Not divided by N.
     Chen et al. 2019, Catastrophic forgetting meets negative transfer (NeurIPS).
     """
+    z = tensor(z, "features")
     if z.ndim != 2 or not z.is_floating_point():
         raise ValueError(f"got z {tuple(z.shape)} of type {z.dtype}, expected floating features (N, D)")
-    if not 1 <= k <= min(z.shape):
-        raise ValueError(
-            f"got k={k} for features {tuple(z.shape)}, expected 1 <= k <= min(N, D) = {min(z.shape)}: "
-            "lower k, or drop the last small batch"
-        )
+    k = whole("k", k, most=min(z.shape), remedy="at most min(N, D); lower k, or drop the last small batch")
     (z,) = at_least_float32(z)
     return torch.linalg.svdvals(z)[-k:].square().sum()  # they come in falling order

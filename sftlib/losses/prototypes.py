@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from sftlib.inputs import finite, tensor, whole
 from sftlib.losses._common import (
     any_on_cpu,
     at_least_float32,
@@ -27,8 +28,8 @@ def cosine_prototype(z: Tensor, y: Tensor, prototypes: Tensor) -> Tensor:
     counts as 0, its loss is 1 and its gradient 0. Computed in float32 at least.
     Barz & Denzler 2020, Deep learning on small datasets without pre-training using cosine loss, arXiv 1901.09054.
     """
-    check_classes(z, y, prototypes, "prototypes")
-    mu = prototypes[y.long()]  # (N, D), a copy: a running prototype may change before backward
+    z, y, prototypes = check_classes(z, y, prototypes, "prototypes")
+    mu = prototypes[y]  # (N, D), a copy: a running prototype may change before backward
     if any_on_cpu((mu == 0).all(1)):
         raise ValueError(
             "got a prototype of length zero for a class in the batch, expected a direction: initialise every "
@@ -50,7 +51,7 @@ def simplex_prototypes(num_classes: int, feature_dim: int, *, generator: torch.G
     constant vector as long as K <= D), so each direction uses all coordinates and no entry of z is left out;
     with a generator, along a random basis instead. Without one the answer is always the same.
     """
-    K, D = num_classes, feature_dim
+    K, D = whole("num_classes", num_classes), whole("feature_dim", feature_dim)
     if K < 2:
         raise ValueError(f"got num_classes={K}, expected at least 2: one class has nothing to be apart from")
     if D < K - 1:
@@ -92,8 +93,11 @@ def prototype_repulsion(prototypes: Tensor) -> Tensor:
     Zero exactly for a simplex; (K/(K-1))^2 when all prototypes have fallen onto one another. At exactly that
     point it has no gradient (all are equal, none knows where to go), so start the prototypes apart.
     """
-    if prototypes.ndim != 2 or len(prototypes) < 2:
-        raise ValueError(f"got prototypes {tuple(prototypes.shape)}, expected (K, D) with K >= 2 classes")
+    prototypes = tensor(prototypes, "prototypes")
+    if prototypes.ndim != 2 or len(prototypes) < 2 or not prototypes.is_floating_point():
+        raise ValueError(
+            f"got prototypes {tuple(prototypes.shape)} of {prototypes.dtype}, expected floating (K, D), K >= 2"
+        )
     (mu,) = at_least_float32(prototypes)
     K = len(mu)
     with no_autocast(mu):
@@ -110,14 +114,15 @@ class ProjectedOneHot(nn.Module):
 
     def __init__(self, num_classes: int, feature_dim: int, *, generator: torch.Generator | None = None):
         super().__init__()
-        self.projection = nn.Linear(feature_dim, num_classes, bias=False)
+        whole("num_classes", num_classes, least=2)
+        self.projection = nn.Linear(whole("feature_dim", feature_dim), num_classes, bias=False)
         with torch.no_grad():
             self.projection.weight.copy_(_directions(num_classes, feature_dim, generator))
         self.register_buffer("one_hot", torch.eye(num_classes), persistent=False)
 
     def forward(self, z: Tensor, y: Tensor) -> Tensor:
         """z (N, D), y (N,) -> scalar"""
-        check_classes(z, y, self.projection.weight, "projection")
+        z, y, _ = check_classes(z, y, self.projection.weight, "projection")
         return cosine_prototype(self.projection(z.to(self.projection.weight.dtype)), y, self.one_hot)
 
 
@@ -137,7 +142,7 @@ class LearnedPrototypes(nn.Module):
         generator: torch.Generator | None = None,
     ):
         super().__init__()
-        self.repulsion = repulsion
+        self.repulsion = finite("repulsion", repulsion, least=0)
         self.prototypes = nn.Parameter(_directions(num_classes, feature_dim, generator))
 
     def forward(self, z: Tensor, y: Tensor) -> Tensor:
@@ -155,27 +160,27 @@ class RunningPrototypes(nn.Module):
 
     def __init__(self, num_classes: int, feature_dim: int, *, momentum: float = 0.9):
         super().__init__()
-        if not 0 <= momentum < 1:
-            raise ValueError(f"got momentum={momentum}, expected 0 <= momentum < 1 (at 1 nothing would move)")
-        self.momentum = momentum
-        self.register_buffer("prototypes", torch.zeros(num_classes, feature_dim))
-        self.register_buffer("seen", torch.zeros(num_classes, 1, dtype=torch.bool))
+        self.momentum = finite("momentum", momentum, least=0, below=1)  # at 1 nothing would move
+        K, D = whole("num_classes", num_classes), whole("feature_dim", feature_dim)
+        self.register_buffer("prototypes", torch.zeros(K, D))
+        self.register_buffer("seen", torch.zeros(K, 1, dtype=torch.bool))
 
     def forward(self, z: Tensor, y: Tensor) -> Tensor:
         """z (N, D), y (N,) -> scalar"""
-        check_classes(z, y, self.prototypes, "prototypes")
+        z, y, _ = check_classes(z, y, self.prototypes, "prototypes")
         if self.training:
             self.update(z, y)
-        if any_on_cpu(~self.seen[y.long()]):
+        if any_on_cpu(~self.seen[y]):
             raise ValueError(
                 "got a class that has no running mean yet, expected one seen in training mode: "
                 "call update(z, y) on features of every class first"
             )
-        return _mean_cosine_loss(z, self.prototypes[y.long()])
+        return _mean_cosine_loss(z, self.prototypes[y])
 
     @torch.no_grad()
     def update(self, z: Tensor, y: Tensor) -> None:
         """z (N, D), y (N,): moves the means of the classes in y"""
+        z, y, _ = check_classes(z, y, self.prototypes, "prototypes")
         sums, counts = class_sums(z.to(self.prototypes.dtype), y, len(self.prototypes))
         mean = sums / counts.clamp(min=1)
         moved = torch.where(self.seen, self.momentum * self.prototypes + (1 - self.momentum) * mean, mean)
@@ -185,4 +190,5 @@ class RunningPrototypes(nn.Module):
 
 def _directions(num_classes: int, feature_dim: int, generator: torch.Generator | None) -> Tensor:
     """-> random unit rows (K, D)"""
-    return unit(torch.randn(num_classes, feature_dim, generator=generator))
+    shape = whole("num_classes", num_classes), whole("feature_dim", feature_dim)
+    return unit(torch.randn(shape, generator=generator))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sftlib.features import linear_probe
+from sftlib.inputs import finite, tensor, whole
 from sftlib.selection._common import checked
 
 
@@ -19,8 +20,7 @@ def probe_accuracy(features: Tensor, labels: Tensor, *, folds: int = 5, l2: floa
     Folds are drawn by class. A class with one member is always guessed wrong, as it should be.
     """
     z, y, C = checked(features, labels)
-    if not 2 <= folds <= len(y):
-        raise ValueError(f"got folds={folds} for {len(y)} samples, expected 2 to N: 5 is usual")
+    folds, seed = whole("folds", folds, least=2, most=len(y)), whole("seed", seed, least=0)
     order = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))
     fold = torch.empty_like(y)
     fold[order[y[order].argsort(stable=True)]] = torch.arange(len(y)) % folds  # dealt out class by class
@@ -51,13 +51,13 @@ def ranking_table(
 
     truth is the accuracy in [0, 1] after fine-tuning. All scores are judged on the same bootstrap draws.
     """
-    truth = np.atleast_2d(np.asarray(truth, dtype=float))
-    T = len(truth)
-    drawn = np.random.default_rng(seed).integers(T, size=(draws, T))
+    truth = _tasks(truth, "truth")
+    T, confidence = len(truth), finite("confidence", confidence, above=0, below=1)
+    drawn = np.random.default_rng(whole("seed", seed, least=0)).integers(T, size=(whole("draws", draws, least=100), T))
     ends = [50 * (1 - confidence), 50 * (1 + confidence)]  # percent
     table = {}
     for name, score in scores.items():
-        score = np.atleast_2d(np.asarray(score, dtype=float))
+        score = _tasks(score, f"scores {name!r}")
         if score.shape != truth.shape:
             raise ValueError(f"got scores {name!r} {score.shape}, expected the shape of truth, {truth.shape}")
         cells = []
@@ -86,8 +86,13 @@ def regret(scores: np.ndarray, truth: np.ndarray) -> float:
     return float(truth.max() - truth[scores == scores.max()].mean())
 
 
+def _tasks(values, name: str) -> np.ndarray:
+    """values (tasks, models) or (models,) -> float64 (tasks, models)"""
+    return np.atleast_2d(tensor(values, name).detach().cpu().double().numpy())
+
+
 def _checked_models(scores, truth) -> tuple[np.ndarray, np.ndarray]:
-    scores, truth = np.asarray(scores, dtype=float), np.asarray(truth, dtype=float)
+    scores, truth = (tensor(v, n).detach().cpu().double().numpy() for v, n in ((scores, "scores"), (truth, "truth")))
     if scores.shape != truth.shape or scores.ndim != 1 or len(truth) < 2 or not np.isfinite([scores, truth]).all():
         raise ValueError(
             f"got scores {scores.tolist()} and truth {truth.tolist()}, expected two finite lists of one number a "

@@ -10,6 +10,7 @@ from sklearn.covariance import ledoit_wolf_shrinkage
 from torch import Tensor
 
 from sftlib.features import pca
+from sftlib.inputs import positive
 from sftlib.selection._common import checked
 
 NOISE_FLOOR = 1e-10  # smallest noise variance of log_me, in units of squared labels (0 or 1)
@@ -92,7 +93,7 @@ def trans_rate(features: Tensor, labels: Tensor, *, eps: float = 1e-4) -> float:
     compare only like with like. Huang et al. 2022, Frustratingly easy transferability estimation, arXiv 2106.09362.
     """
     z, y, C = checked(features, labels)
-    z = z - z.mean(0)
+    z, eps = z - z.mean(0), positive("eps", eps)
     return _coding_rate(z, eps) - sum(_coding_rate(z[y == c], eps) for c in range(C)) / C
 
 

@@ -6,6 +6,7 @@ from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
 from sftlib.features import pca
+from sftlib.inputs import whole
 from sftlib.selection._common import checked, checked_probabilities
 
 
@@ -38,6 +39,7 @@ def n_leep(features: Tensor, labels: Tensor, *, components: int | None = None, s
     """
     z, y, C = checked(features, labels)
     z = pca(z, min(64, *z.shape)).double().numpy()
-    components = min(components or 5 * C, len(np.unique(z, axis=0)))
+    asked = 5 * C if components is None else whole("components", components)
+    components, seed = min(asked, len(np.unique(z, axis=0))), whole("seed", seed, least=0)
     mixture = GaussianMixture(components, covariance_type="diag", max_iter=500, random_state=seed).fit(z)
     return leep(torch.from_numpy(mixture.predict_proba(z)), y)
