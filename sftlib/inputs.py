@@ -37,10 +37,10 @@ def numbers(value, name: str = "values", *, least: int = 1) -> np.ndarray:
     if v.ndim != 1 or len(v) < least or v.is_complex():
         raise ValueError(f"got {name} of shape {tuple(v.shape)}; expected (n,) with n at least {least}, real numbers")
     v = v.detach().cpu().double()
-    bad = (~v.isfinite()).nonzero().flatten().tolist()
-    if bad:
+    sound = v.isfinite()
+    if not sound.all():
         raise ValueError(
-            f"got {name} that are NaN or infinite at {_some(bad)}; expected finite numbers: a run that failed has no "
+            f"got {name} that are NaN or infinite at {_places(~sound)}; expected finite numbers: a run that failed has no "
             "result, leave it out of all that is compared and say so"
         )
     return v.numpy()
@@ -55,10 +55,10 @@ def vectors(value, name: str = "features") -> Tensor:
             "(N, C, H, W) are pooled or flattened first, one example is z[None]"
         )
     z = z.detach().cpu().double()
-    bad = (~(z.abs() <= LARGEST)).any(1).nonzero().flatten().tolist()
-    if bad:
+    sound = z.abs() <= LARGEST
+    if not sound.all():
         raise ValueError(
-            f"got {name} with NaN or infinity in rows {_some(bad)}; expected finite numbers below 3e38: look at these "
+            f"got {name} with NaN or infinity in rows {_places(~sound.all(1))}; expected finite numbers below 3e38: look at these "
             "pictures and at the preprocessing, or extract in float32"
         )
     return z
@@ -135,5 +135,6 @@ def _then(remedy: str) -> str:
     return f": {remedy}" if remedy else ""
 
 
-def _some(places: list[int]) -> str:
+def _places(mask: Tensor) -> str:
+    places = mask.nonzero().flatten().tolist()
     return f"{places[:5]}{' …' if len(places) > 5 else ''}"
