@@ -12,7 +12,7 @@ from torch import nn
 from sftlib import training
 from sftlib.adaptation import batchnorm, eval_stats_train_affine, freeze, trainable
 from sftlib.checkpoints import load_checkpoint, save_checkpoint
-from sftlib.datasets import PictureSplit, augment, loader
+from sftlib.datasets import PictureSplit, Split, augment, loader
 from sftlib.model import LinearHead, Model
 from sftlib.parallel import Group, Parallel, Shards, fit, workers
 from sftlib.runtime import FLOAT32, Precision
@@ -24,17 +24,14 @@ DIES_AT, EXIT_CODE = 6, 7
 BF16 = Precision(torch.bfloat16, channels_last=True)
 
 
-class Files(torch.utils.data.Dataset):
-    """The pictures of a split, each read when its turn comes"""
+class Files(Split):
+    """The pictures of a split, each made when its turn comes, as those of files are"""
 
     def __init__(self, split):
-        self.labels, self.pictures_on_disk = split.labels, split.pictures
+        self.labels, self.names, self.pictures_on_disk = split.labels, split.names, split.pictures
 
-    def __len__(self):
-        return len(self.labels)
-
-    def read(self, i):
-        return self.pictures_on_disk[i].permute(1, 2, 0).numpy()
+    def batch(self, rows):
+        return [self.pictures_on_disk[i].clone() for i in rows.tolist()], self.labels[rows]
 
 
 def preprocess(pictures):

@@ -165,7 +165,7 @@ def test_files_of_different_sizes_are_preprocessed_one_at_a_time():
         def __getitem__(self, i):
             return torch.full((3, 5 + i, 7), i, dtype=torch.uint8), int(self.labels[i])
 
-    x, y = next(iter(loader(Sizes(), lambda p: p[:, :5].float(), batch_size=3)))
+    x, y = next(iter(loader(Sizes(), lambda p: p[:, :, :5].float(), batch_size=3)))
     assert x.shape == (3, 3, 5, 7) and y.tolist() == [1, 0, 1]
     with pytest.raises(ValueError, match="one shape"):
         next(iter(loader(Sizes(), torch.Tensor.float, batch_size=3)))

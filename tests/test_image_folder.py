@@ -99,9 +99,11 @@ def test_a_class_may_be_called_train(tmp_path):
 
 def test_pictures_in_folders_within_a_class_belong_to_it(tmp_path):
     put(one_folder(tmp_path, n=3) / "cat" / "2019" / "may" / "x.png")
-    splits = image_folder.load(tmp_path)
+    with pytest.warns(UserWarning, match="1 picture.* such as cat/2019/may; each is taken by itself"):
+        splits = image_folder.load(tmp_path)
     names = [name for part in (splits.train, splits.val, splits.test) for name in part.names]
-    assert len(names) == 7 and "cat/2019/may/x.png" in names
+    assert len(names) == 7 and "cat/2019/may/x.png" in names and splits.classes == ("cat", "dog")
+    assert image_folder.load(tmp_path, groups=lambda path: path).train.names == splits.train.names
 
 
 def test_size_gives_pictures_in_memory_and_none_gives_files(tmp_path):

@@ -2,14 +2,18 @@
 its tensors have shapes and no values, so whatever reads one fails, as it would make a GPU wait."""
 
 import dataclasses
+import tempfile
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch.utils.data import Dataset
 
 from sftlib.datasets import PictureSplit, loader
 from sftlib.datasets.augment import Chain, Crop, boxes_by_products, flip, flip_vertical, resized_boxes, rotate
+from sftlib.datasets.files import FileSplit
 from sftlib.datasets.on_device import prefetch, stored_bytes, to_device
 
 META = torch.device("meta")
@@ -21,17 +25,12 @@ def split_of(n, grey=False):
     return PictureSplit(pictures, torch.arange(n), tuple(map(str, range(n))))
 
 
-class Decoded(Dataset):
-    """The same pictures, decoded ahead one by one as files are"""
-
-    def __init__(self, split):
-        self.split, self.labels = split, split.labels
-
-    def __len__(self):
-        return len(self.split)
-
-    def read(self, i):
-        return self.split.pictures[i].permute(1, 2, 0).numpy()
+def in_files(split):
+    """The same pictures, read one by one"""
+    folder = Path(tempfile.mkdtemp())
+    for i, (picture, _) in enumerate(split):
+        Image.fromarray(picture.permute(1, 2, 0).numpy()).save(folder / f"{i}.png")
+    return FileSplit(tuple(folder / f"{i}.png" for i in range(len(split))), split.labels, split.names, None)
 
 
 class Plain(Dataset):
@@ -59,7 +58,7 @@ def same(batches, others):
 # --- the place in an epoch --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [lambda s: s, Decoded, Plain])
+@pytest.mark.parametrize("kind", [lambda s: s, in_files, Plain])
 @pytest.mark.parametrize("shuffle", [True, False])
 @pytest.mark.parametrize("used", [0, 1, 3, 6])
 def test_another_loader_goes_on_with_the_batch_that_followed(kind, shuffle, used):
@@ -170,7 +169,7 @@ def test_grey_pictures_count_once():
 
 
 def test_what_does_not_fit_or_lies_in_files_stays(monkeypatch):
-    split, files = split_of(13), Decoded(split_of(13))
+    split, files = split_of(13), in_files(split_of(13))
     bytes_needed = 13 * 3 * 7 * 11
     for free, moved in ((2 * bytes_needed, True), (2 * bytes_needed - 1, False)):
         monkeypatch.setattr("sftlib.datasets.on_device.free_bytes", lambda device, free=free: free)

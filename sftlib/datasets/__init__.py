@@ -8,6 +8,6 @@ train = loader(cells.train, backbone.preprocess, shuffle=True, augment=augment.f
 """
 
 from sftlib.datasets.loading import Loader, loader
-from sftlib.datasets.splits import PictureSplit, Splits, stratified_split
+from sftlib.datasets.splits import PictureSplit, Split, Splits, stratified_split
 
-__all__ = ["Loader", "PictureSplit", "Splits", "loader", "stratified_split"]
+__all__ = ["Loader", "PictureSplit", "Split", "Splits", "loader", "stratified_split"]

@@ -76,11 +76,12 @@ CORRUPTIONS: dict[str, Callable[..., Tensor]] = {
 
 def corrupted(split: PictureSplit, corruption: Callable[..., Tensor], strength: int, *, seed: int = 0) -> PictureSplit:
     """The same split with corrupted pictures; the same seed gives the same pictures."""
-    pictures = getattr(split, "pictures", None)
-    if pictures is None:
+    if not isinstance(split, PictureSplit):
         raise ValueError("this split reads its files one by one; expected one in memory: load it with size=…")
     generator = Generator().manual_seed(seed)
-    parts = [corruption(some, generator, strength=strength) for some in pictures.split(64)]  # floats of 64 at a time
+    parts = [
+        corruption(some, generator, strength=strength) for some in split.pictures.split(64)
+    ]  # floats of 64 at a time
     return replace(split, pictures=torch.cat(parts))
 
 

@@ -1,10 +1,14 @@
 """Finding the pictures of a folder: which file belongs to which split and class, and what is wrong with the rest."""
 
 import os
+import re
+import stat
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from sftlib.datasets.printable import printable, shown
 
 # What counts as a picture. The last three Pillow cannot read; they are here to be named instead of passed over.
 SUFFIXES = frozenset(
@@ -15,8 +19,24 @@ SPLIT_NAMES = {
     "val": ("val", "valid", "validation"),
     "test": ("test", "testing"),
 }
+_OTHER_SPLIT_NAMES = frozenset(("validate", "dev", "eval", "evaluation", "holdout"))
+# What a folder of a split is called besides: training_set, train_images, test-data
+_FILLER = re.compile(r"(data)?sets?|images?|imgs?|pictures?|pics|photos?|data|split|folder|files?|samples?|[^a-z]")
+_PICTURES = frozenset(("images", "image", "imgs", "img", "jpegimages", "pictures", "photos", "frames"))
+_OUTLINES = frozenset(
+    "mask masks label labels annotation annotations groundtruth gt segmentation segmentations segmentationclass "
+    "segmentationobject trimaps bboxes boxes".split()
+)
 SHOWN = 20  # problems that an error lists before it only counts
 NOWHERE = "a link that leads nowhere"
+
+
+class FolderError(ValueError):
+    """What is wrong with a folder of pictures. ``problems`` has it all: {path below the folder: reason}"""
+
+    def __init__(self, message: str, problems: dict[str, str]):
+        super().__init__(message)
+        self.problems = problems
 
 
 @dataclass(frozen=True)
@@ -40,33 +60,45 @@ class Problems:
         self.reasons.setdefault(shown(path.relative_to(self.root)), reason)
 
     def raise_if_any(self) -> None:
+        """FolderError when there are"""
         if not self.reasons:
             return
-        lines = [f"  {path}: {reason}" for path, reason in sorted(self.reasons.items())]
-        more = [f"  … and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
-        raise ValueError(
+        reasons = dict(sorted(self.reasons.items()))
+        lines = [f"  {path}: {reason}" for path, reason in reasons.items()]
+        more = [f"  … and {len(lines) - SHOWN} more (all are in .problems of this error)"] if len(lines) > SHOWN else []
+        raise FolderError(
             f"image_folder: got {len(lines)} problem(s) in {shown(self.root)}; expected pictures that can be "
             "read, in one folder a class, every class in every split:\n"
             + "\n".join(lines[:SHOWN] + more)
-            + "\nMend, move or remove them, then load again."
+            + "\nMend, move or remove them, then load again (skip_broken=True leaves out files that cannot be read).",
+            reasons,
         )
 
 
-def find(root: Path, problems: Problems, ignored: list[str]) -> list[Found]:
-    """every picture file below root; what is wrong goes to problems, what is passed over to ignored"""
+def find(
+    root: Path, problems: Problems, ignored: list[str], *, grouped: bool = False, allow_missing: bool = False
+) -> list[Found]:
+    """every picture file below root; what is wrong goes to problems, what is passed over to ignored
+
+    grouped: folders within the classes are known to be groups. allow_missing: a class may be empty in val and test.
+    """
     tops = _given_splits(root, problems)
-    if tops:
-        ignored += [shown(e.relative_to(root)) for e in _entries(root, problems) if e not in tops.values()]
+    beside = [e for e in _entries(root, problems) if e not in tops.values()] if tops else []
+    ignored += [shown(e.relative_to(root)) for e in beside]
+    _refuse_splits_as_classes(beside if tops else _folders(root, problems), bool(tops) or grouped, problems)
+    for top in tops.values() or [root]:
+        _refuse_masks_as_classes(_folders(top, problems), problems)
     found = []
     for split, top in (tops or {"": root}).items():
         for entry in _entries(top, problems):
             if _leads_nowhere(entry):
                 problems.add(entry, NOWHERE)
-            elif not _is_passed_over(entry) and entry.is_dir():
+            elif not _is_passed_over(entry) and _is_folder(entry, problems):
                 files = sorted(_pictures_below(entry, frozenset({top.resolve()}), problems, ignored))
-                class_name = unicodedata.normalize("NFC", entry.name)  # macOS writes é as two characters
+                # macOS writes é as two characters
+                class_name = printable(unicodedata.normalize("NFC", entry.name))
                 found += [Found(split, class_name, path, shown(path.relative_to(root))) for path in files]
-                if not files:
+                if not files and not (allow_missing and split in ("val", "test")):
                     problems.add(entry, "holds no picture")
             elif entry.suffix.lower() in SUFFIXES and not _is_passed_over(entry):
                 problems.add(entry, "lies in no folder of a class")
@@ -77,12 +109,60 @@ def find(root: Path, problems: Problems, ignored: list[str]) -> list[Found]:
     return found
 
 
+def pictures_below(root: Path, problems: Problems, ignored: list[str]) -> list[Path]:
+    """every picture file below root, in whatever folders"""
+    return sorted(_pictures_below(root, frozenset(), problems, ignored))
+
+
+def split_of(folder_name: str) -> str:
+    """train, val or test for the name of a folder that is given for it, else "" """
+    return next((split for split, names in SPLIT_NAMES.items() if folder_name.lower() in names), "")
+
+
+REMEDY = "call the folders of the splits train, val and test, or move all classes into one folder"
+
+
+def _refuse_splits_as_classes(folders: list[Path], known: bool, problems: Problems) -> None:
+    """Folders beside each other that are splits under other names; known: what lies in them needs no guess"""
+    inside = {f: {e.name for e in _folders(f, problems)} for f in folders if os.path.isdir(f)}
+    splits = [f for f in inside if _named_as_a_split(f.name)]
+    if len(splits) > 1 or any(inside[f] for f in splits):
+        for folder in splits:
+            problems.add(folder, f"the name of a split, not of a class: {REMEDY}")
+    elif not known and len(inside) > 1 and all(names and names == inside[folders[0]] for names in inside.values()):
+        for folder in inside:
+            problems.add(
+                folder,
+                f"holds the same folders as those beside it, as splits do: {REMEDY}; if these are classes, "
+                "groups=lambda path: … says what the folders in them are",
+            )
+
+
+def _refuse_masks_as_classes(folders: list[Path], problems: Problems) -> None:
+    masks = [f for f in folders if _letters(f.name) in _OUTLINES]
+    if any(_letters(f.name) in _PICTURES for f in folders):
+        for folder in masks:
+            problems.add(
+                folder, "stands beside the pictures: masks or labels of them, no class (labels=… takes a table)"
+            )
+
+
+def _named_as_a_split(name: str) -> bool:
+    """train, test_set, Validation-Images, …"""
+    rest = _FILLER.sub("", name.lower())
+    return rest in _OTHER_SPLIT_NAMES or split_of(rest) != ""
+
+
+def _letters(name: str) -> str:
+    return re.sub("[^a-z]", "", name.lower())
+
+
 def _given_splits(root: Path, problems: Problems) -> dict[str, Path]:
     """-> {"train": folder, "val": folder, …}; empty where root is one folder to be split
 
     A lone folder `train` with pictures and no folders in it is a class (between bus and car).
     """
-    folders = [e for e in _entries(root, problems) if e.is_dir()]
+    folders = _folders(root, problems)
     tops: dict[str, Path] = {}
     for split, names in SPLIT_NAMES.items():
         for folder in (f for f in folders if f.name.lower() in names):
@@ -90,7 +170,7 @@ def _given_splits(root: Path, problems: Problems) -> dict[str, Path]:
                 problems.add(folder, f"a second folder for {split}, beside {tops[split].name}")
             tops.setdefault(split, folder)
     train = tops.get("train")
-    if train is None or not ("val" in tops or any(e.is_dir() for e in _entries(train, problems))):
+    if train is None or not ("val" in tops or _folders(train, problems)):
         return {}
     if "val" not in tops:
         problems.add(root / "val", f"missing beside {train.name}: make one, or put all classes into one folder")
@@ -105,9 +185,9 @@ def _pictures_below(folder: Path, above: frozenset[Path], problems: Problems, ig
     for entry in _entries(folder, problems):
         if _leads_nowhere(entry):
             problems.add(entry, NOWHERE)
-        elif not _is_passed_over(entry) and entry.is_dir():
+        elif not _is_passed_over(entry) and _is_folder(entry, problems):
             yield from _pictures_below(entry, above | {here}, problems, ignored)
-        elif not _is_passed_over(entry) and entry.is_file() and entry.suffix.lower() in SUFFIXES:
+        elif not _is_passed_over(entry) and entry.suffix.lower() in SUFFIXES and os.path.isfile(entry):
             yield entry
         else:
             ignored.append(shown(entry.relative_to(problems.root)))
@@ -121,15 +201,23 @@ def _entries(folder: Path, problems: Problems) -> list[Path]:
         return []
 
 
+def _is_folder(path: Path, problems: Problems) -> bool:
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except OSError as error:
+        if not isinstance(error, FileNotFoundError) and not _leads_nowhere(path):  # no right to look
+            problems.add(path, f"cannot be opened ({error.strerror or error})")
+        return False
+
+
+def _folders(folder: Path, problems: Problems) -> list[Path]:
+    return [e for e in _entries(folder, problems) if not _is_passed_over(e) and _is_folder(e, problems)]
+
+
 def _leads_nowhere(path: Path) -> bool:
-    return path.is_symlink() and not path.exists()
+    return path.is_symlink() and not os.path.exists(path)
 
 
 def _is_passed_over(path: Path) -> bool:
     """hidden, or left behind by a file manager or an archive"""
     return path.name.startswith(".") or path.name in ("__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini")
-
-
-def shown(path: Path) -> str:
-    """the path as text that can be printed, whatever bytes its name has"""
-    return os.fsencode(path.as_posix()).decode("utf-8", "replace")

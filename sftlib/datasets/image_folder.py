@@ -1,179 +1,198 @@
 """Anyone's own pictures: one folder a class, in train/, val/ and perhaps test/, or in one folder split by seed.
 
 Every file is decoded once while loading, so what is wrong is said then, all of it, and not in the middle of a
-training run.
+training run. Links to files and folders are followed. Hidden files, and others without a picture's suffix, are passed
+over and listed in Splits.ignored.
 """
 
 import hashlib
 import os
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from sftlib.datasets.decode import decode, in_threads, read_bytes
-from sftlib.datasets.folder_walk import SPLIT_NAMES, Found, Problems, find, shown
-from sftlib.datasets.splits import PictureSplit, Splits, check_fractions, stratified_split
+from sftlib.datasets.decode import check_size, decoded, in_threads, read_bytes
+from sftlib.datasets.files import FileSplit
+from sftlib.datasets.folder_checks import (
+    check_classes,
+    check_duplicates,
+    check_enough,
+    check_parts,
+    warn_of_few_bits,
+    warn_of_folders_within,
+)
+from sftlib.datasets.folder_walk import SPLIT_NAMES, Found, Problems, find
+from sftlib.datasets.grouping import number_groups, rows_kept_together
+from sftlib.datasets.label_table import find_labelled
+from sftlib.datasets.printable import shown
+from sftlib.datasets.splits import PictureSplit, Split, Splits, check_three_fractions, stratified_split
 
 GIBIBYTE = 2**30
 
 
-@dataclass(frozen=True, eq=False)
-class FileSplit(Dataset):
-    """files (N) and labels (N,); a picture uint8 (3, H, W) is read when it is asked for, each of its own size"""
-
-    files: tuple[Path, ...]
-    labels: Tensor
-    names: tuple[str, ...]
-    size: int | None
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, i: int) -> tuple[Tensor, int]:
-        """i -> picture uint8 (3, H, W), label"""
-        return torch.from_numpy(self.read(i)).permute(2, 0, 1), int(self.labels[i])
-
-    def read(self, i: int) -> np.ndarray:
-        """i -> uint8 (H, W, 3), without a tensor: the loader calls this in threads"""
-        try:
-            return decode(read_bytes(self.files[i]), self.size)
-        except ValueError as error:
-            raise ValueError(f"{shown(self.files[i])} has changed since it was loaded: {error}") from None
-
-
 def load(
-    root: str | os.PathLike,
-    *,
-    size: int | None = None,
-    seed: int = 0,
-    fractions: Sequence[float] = (0.7, 0.15, 0.15),
-    allow_duplicates: bool = False,
+    root: str | os.PathLike, *, size: int | None = None, groups: Callable[[Path], Hashable] | None = None,
+    labels: str | os.PathLike | None = None, skip_broken: bool = False, allow_missing: bool = False, bits: int = 16,
+    seed: int = 0, fractions: Sequence[float] = (0.7, 0.15, 0.15), allow_duplicates: bool = False,
     memory_bytes: int = GIBIBYTE,
-) -> Splits:
+) -> Splits:  # fmt: skip
     """-> Splits of (picture uint8 (3, H, W), label), classes sorted by name
 
     root/train/CLASS/…, root/val/CLASS/… and perhaps root/test/CLASS/… are taken as they are (without test/,
     that split is empty); otherwise root/CLASS/… is split by seed, stratified, copies of one file kept together.
     size: shorter side in pixels, the middle square is kept; then everything stays in memory if it fits into
-    memory_bytes, and without size each file is read again when its turn comes.
+    memory_bytes. What does not, or has no size, is read from its file again when its turn comes.
 
-    Links to files and folders are followed. Hidden files, and others without a picture's suffix, are passed
-    over and listed in Splits.ignored. All else that is wrong is one ValueError that names the files; the
-    same bytes in two classes or two given splits are wrong too, unless allow_duplicates.
+    groups: a function of a picture's path below root; where it returns the same (a patient, a camera), pictures stay in
+    one split: `lambda path: path.parts[1]` for CLASS/PATIENT/….png. labels: a CSV file with the columns file (a path
+    below root) and label, in place of a folder a class. bits: that 16-bit files use (10 or 12 with many cameras).
+
+    ValueError for all that is wrong at once; its `problems` has every file. The same bytes in two classes or two given
+    splits are wrong too, unless allow_duplicates. skip_broken leaves out files that cannot be read (Splits.broken lists
+    them). allow_missing: val and test may lack a class.
     """
-    root = Path(root).expanduser()
-    check_fractions(fractions)
-    _check_root(root, size)
+    root = _root(root)
+    _check_settings(size, groups, bits, seed, fractions, memory_bytes)
     problems, ignored = Problems(root), []
-    found = find(root, problems, ignored)
-    _check_classes(found, root, problems)
-    keep = size is not None and len(found) * 3 * size * size <= memory_bytes
-    digests, pictures = _read_all(found, size, keep, problems)
-    if not allow_duplicates:
-        _check_duplicates(found, digests, problems)
-    _check_enough(found, digests, fractions, problems)
-    problems.raise_if_any()
-    classes = tuple(sorted({f.class_name for f in found}))
-    labels = torch.tensor([classes.index(f.class_name) for f in found])
-    parts = _parts(found, labels, digests, fractions, torch.Generator().manual_seed(seed))
-    splits = [_split(found, labels, rows, pictures, size) for rows in parts]
-    return Splits(*splits, classes, tuple(ignored))
+    if labels is None:
+        found = find(root, problems, ignored, grouped=groups is not None, allow_missing=allow_missing)
+    else:
+        found = find_labelled(root, labels, problems, ignored)
+    files, broken = _read_all(found, size, bits, memory_bytes, problems, skip_broken)
+    together = _judged(files, groups, fractions, allow_missing, allow_duplicates, problems)
+    if groups is None and labels is None:
+        warn_of_folders_within(files.found, root)
+    warn_of_few_bits(files.highest, bits)
+    classes, y = _labels(files.found, by_number=labels is not None)
+    parts = _parts(files.found, y, together, fractions, torch.Generator().manual_seed(int(seed)))
+    check_parts(parts, y, classes, fractions, allow_missing)
+    return Splits(*(_split(files, y, rows, size, bits) for rows in parts), classes, tuple(ignored), broken)
 
 
-def _split(found: list[Found], labels: Tensor, rows: Tensor, pictures: Tensor | None, size: int | None) -> Dataset:
+@dataclass(frozen=True, eq=False)
+class Files:
+    """The files that can be read, M of them, and what was seen of each; pictures (M, 3, size, size) where kept"""
+
+    found: list[Found]
+    digests: list[bytes]
+    pixels: Tensor  # (M,)
+    highest: list[int | None]  # value of a 16-bit file
+    pictures: Tensor | None
+
+
+def _split(files: Files, y: Tensor, rows: Tensor, size: int | None, bits: int) -> Split:
     """the examples of these rows, in memory where the pictures are"""
-    mine = [found[i] for i in rows.tolist()]
+    mine = [files.found[i] for i in rows.tolist()]
     names = tuple(f.name for f in mine)
-    if pictures is not None:
-        return PictureSplit(pictures[rows], labels[rows], names)
-    return FileSplit(tuple(f.path for f in mine), labels[rows], names, size)
+    if files.pictures is not None:
+        return PictureSplit(files.pictures[rows], y[rows], names)
+    return FileSplit(tuple(f.path for f in mine), y[rows], names, size, files.pixels[rows], bits)
 
 
-def _check_root(root: Path, size: int | None) -> None:
-    if not root.is_dir():
-        what = "is a file" if root.is_file() else "does not exist"
-        raise ValueError(f"got root={shown(root)}, which {what}; expected a folder with one folder a class in it")
-    if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
-        raise ValueError(f"got size={size!r}; expected the picture side in pixels, or None for files as they are")
+def _root(root: str | os.PathLike) -> Path:
+    if not isinstance(root, str | os.PathLike):
+        raise ValueError(f"got root={root!r:.80}; expected the path of a folder with one folder a class in it")
+    path = Path(root).expanduser().absolute()
+    if not os.path.isdir(path):
+        what = "is a file" if os.path.isfile(path) else "does not exist, or may not be looked at"
+        raise ValueError(f"got root={shown(path)}, which {what}; expected a folder with one folder a class in it")
+    return path
+
+
+def _check_settings(size, groups, bits, seed, fractions, memory_bytes) -> None:
+    check_three_fractions(fractions)
+    check_size(size)
+    if groups is not None and not callable(groups):
+        raise ValueError(f"got groups={groups!r:.80}; expected a function of a path: lambda path: path.parts[1]")
+    if bits not in range(8, 17):
+        raise ValueError(f"got bits={bits!r}; expected how many bits of a 16-bit file are used, 8 to 16")
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**63:
+        raise ValueError(f"got seed={seed!r}; expected a whole number, 0 or more")
+    if not isinstance(memory_bytes, int | float) or not memory_bytes >= 0:
+        raise ValueError(f"got memory_bytes={memory_bytes!r}; expected the bytes that pictures may take in memory")
 
 
 # --- reading and judging them ----------------------------------------------------------------------------------
 
 
 def _read_all(
-    found: list[Found], size: int | None, keep: bool, problems: Problems
-) -> tuple[list[bytes], Tensor | None]:
-    """-> digests of the files (M), pictures uint8 (M, 3, size, size) if they are to be kept"""
-    digests = []
+    found: list[Found], size: int | None, bits: int, memory_bytes: float, problems: Problems, skip_broken: bool
+) -> tuple[Files, tuple[str, ...]]:
+    """-> the files, and one line for each that is broken, if these are left out (else they are problems)"""
+    keep = size is not None and len(found) * 3 * size * size <= memory_bytes
     pictures = np.empty((len(found), 3, size, size), np.uint8) if keep else None
-    results = in_threads(lambda f: _try_decode(f.path, size), found, label="reading pictures")
-    for i, (digest, picture, reason) in enumerate(results):
-        digests.append(digest)
-        if reason:
-            problems.add(found[i].path, reason)
+    read, good, broken = partial(_try_read, size=size, bits=bits, keep=keep), [], []
+    for f, seen in zip(found, in_threads(read, found, label="reading pictures"), strict=True):
+        if seen.reason and skip_broken:
+            broken.append(f"{f.name}: {seen.reason}")
+            continue
+        if seen.reason:
+            problems.add(f.path, seen.reason)
         elif pictures is not None:
-            pictures[i] = picture.transpose(2, 0, 1)  # (S, S, 3) -> (3, S, S)
-    return digests, None if pictures is None else torch.from_numpy(pictures)
+            pictures[len(good)] = seen.picture
+        good.append((f, seen.digest, seen.pixels, seen.highest))
+    for class_name in {f.class_name for f in found} - {f.class_name for f, *_ in good}:
+        problems.add(problems.root / class_name, "a class of which no picture can be read")
+    readable, digests, pixels, highest = map(list, zip(*good, strict=True)) if good else ([], [], [], [])
+    kept = None if pictures is None else torch.from_numpy(pictures[: len(good)])
+    return Files(readable, digests, torch.tensor(pixels, dtype=torch.long), highest, kept), tuple(broken)
 
 
-def _try_decode(path: Path, size: int | None) -> tuple[bytes, np.ndarray | None, str]:
-    """-> the file's sha256 (its path's where it cannot be opened), the picture, what is wrong"""
+class _Seen(NamedTuple):
+    """What one file holds: its sha256 (its path where it cannot be read), or what is wrong with it"""
+
+    digest: bytes
+    reason: str = ""
+    picture: np.ndarray | None = None  # uint8 (3, H, W)
+    pixels: int = 0
+    highest: int | None = None
+
+
+def _try_read(f: Found, *, size: int | None, bits: int, keep: bool) -> _Seen:
     try:
-        data = read_bytes(path)
+        data = read_bytes(f.path)
+        picture, highest = decoded(data, size, bits)
     except ValueError as error:
-        return os.fsencode(path), None, str(error)
-    try:
-        return hashlib.sha256(data).digest(), decode(data, size), ""
-    except ValueError as error:
-        return os.fsencode(path), None, str(error)
+        return _Seen(os.fsencode(f.path), str(error))
+    height, width, _ = picture.shape
+    kept = picture.transpose(2, 0, 1) if keep else None
+    return _Seen(hashlib.sha256(data).digest(), "", kept, height * width, highest)
 
 
-def _check_classes(found: list[Found], root: Path, problems: Problems) -> None:
-    """two classes at least, and each in every split that is there"""
-    classes, splits = {f.class_name for f in found}, {f.split for f in found}
-    present = {(f.split, f.class_name) for f in found}
-    if len(classes) == 1:
-        problems.add(root, f"one class only, {min(classes)}; a classifier needs two")
-    for split in splits - {""}:
-        top = next(f.path for f in found if f.split == split)
-        top = root / top.relative_to(root).parts[0]
-        for class_name in classes:
-            if (split, class_name) not in present:
-                problems.add(top / class_name, "missing: other splits have this class")
+def _judged(
+    files: Files, groups, fractions: Sequence[float], allow_missing: bool, allow_duplicates: bool, problems: Problems
+) -> Tensor:
+    """-> numbers (M,): rows with the same one stay in one split. FolderError for all that is wrong with the folder"""
+    check_classes(files.found, allow_missing, problems)
+    if not allow_duplicates:
+        check_duplicates(files.found, files.digests, problems)
+    together = rows_kept_together(files.digests, number_groups(files.found, groups, problems))
+    if not allow_missing:
+        noun = "picture(s)" if groups is None else "group(s)"
+        check_enough(files.found, together, fractions, problems, noun)
+    problems.raise_if_any()
+    return together
 
 
-def _check_duplicates(found: list[Found], digests: list[bytes], problems: Problems) -> None:
-    first: dict[bytes, Found] = {}
-    for f, digest in zip(found, digests, strict=True):
-        twin = first.setdefault(digest, f)
-        where = "class" if f.class_name != twin.class_name else "split" if f.split != twin.split else None
-        if where:
-            problems.add(f.path, f"the same file as {twin.name}, in another {where} (allow_duplicates=True lets it)")
-
-
-def _check_enough(found: list[Found], digests: list[bytes], fractions: Sequence[float], problems: Problems) -> None:
-    """where the seed splits: a class needs as many distinct pictures as there are splits"""
-    needed = sum(f > 0 for f in fractions)
-    distinct = defaultdict(set)
-    for f, digest in zip(found, digests, strict=True):
-        if f.split == "":
-            distinct[f.class_name].add(digest)
-    for class_name, kinds in distinct.items():
-        if len(kinds) < needed:
-            problems.add(problems.root / class_name, f"{len(kinds)} distinct picture(s), too few for {needed} splits")
+def _labels(found: list[Found], by_number: bool) -> tuple[tuple[str, ...], Tensor]:
+    """-> classes sorted by name (those of a table that are all whole numbers by these), labels (M,)"""
+    classes = sorted({f.class_name for f in found})
+    if by_number and all(name.isdecimal() for name in classes):
+        classes.sort(key=int)
+    number = {name: k for k, name in enumerate(classes)}
+    return tuple(classes), torch.tensor([number[f.class_name] for f in found])
 
 
 def _parts(
-    found: list[Found], labels: Tensor, digests: list[bytes], fractions: Sequence[float], generator: torch.Generator
+    found: list[Found], y: Tensor, together: Tensor, fractions: Sequence[float], generator: torch.Generator
 ) -> list[Tensor]:
     """-> the rows of train, val and test"""
     if found[0].split == "":
-        numbers = {digest: i for i, digest in enumerate(dict.fromkeys(digests))}
-        return stratified_split(labels, fractions, generator, torch.tensor([numbers[d] for d in digests]))
+        return stratified_split(y, fractions, generator, together)
     return [torch.tensor([i for i, f in enumerate(found) if f.split == name], dtype=torch.long) for name in SPLIT_NAMES]

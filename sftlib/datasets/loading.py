@@ -1,8 +1,8 @@
 """loader: batches (x, y) from a split, x as the backbone wants it."""
 
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 
 import torch
@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 from torch.utils.data import Dataset
 
 from sftlib.datasets.augment import Augment
-from sftlib.datasets.splits import take
+from sftlib.datasets.splits import Examples, Pictures, Split
 
 Preprocess = Callable[[Tensor], Tensor]
 
@@ -29,13 +29,15 @@ class Loader:
     """What `loader` returns. Iterating gives one epoch; the next iteration goes on with the generator, so it has
     another order. `state_dict` says at any moment, within an epoch too, what the next batch depends on."""
 
-    split: Dataset
+    split: Split
     preprocess: Preprocess
     batch_size: int
     shuffle: bool
     augment: Augment | None
     generator: Generator
     drop_last: bool
+    weights: Tensor | None = None  # (N,)
+    share: Callable[[int], slice] | None = None  # of n rows of a batch those that are given; None: all
     place: Place = field(default_factory=Place)
 
     def __len__(self) -> int:
@@ -51,6 +53,11 @@ class Loader:
         batches = self._order().split(self.batch_size)[place.given : len(self)]
         return self._counted(batches)
 
+    @property
+    def in_order(self) -> bool:
+        """Whether an epoch is the split: every row once, in its order, as it is"""
+        return not self.shuffle and self.weights is None and self.augment is None and not self.drop_last
+
     def state_dict(self) -> dict:
         """What the next batch depends on: the place in the epoch and the generator, as after the last batch given"""
         return {
@@ -58,6 +65,8 @@ class Loader:
             "batch_size": self.batch_size,
             "shuffle": self.shuffle,
             "drop_last": self.drop_last,
+            "weights": 0 if self.weights is None else zlib.crc32(self.weights.numpy().tobytes()),
+            "data": self.split.fingerprint,
             "given": self.place.given,
             "began": self.place.began,
             "generator": self.generator.get_state(),
@@ -66,11 +75,13 @@ class Loader:
     def load_state_dict(self, state: dict) -> None:
         """The next iteration gives the batches that followed; ValueError for the state of another loader."""
         own = self.state_dict()
-        for name in ("examples", "batch_size", "shuffle", "drop_last"):
+        if missing := sorted(own.keys() - state.keys()):
+            raise ValueError(f"got the place of a loader without {missing}; expected what state_dict of a loader gives")
+        for name in ("examples", "data", "batch_size", "shuffle", "drop_last", "weights"):
             if own[name] != state[name]:
                 raise ValueError(
                     f"got the place of a loader with {name}={state[name]}, here it is {own[name]}; expected the same: "
-                    "build the loader as the run did"
+                    "build the loader as the run did, of the same pictures"
                 )
         self.generator.set_state(state["generator"])
         self.place.given, self.place.began = state["given"], state["began"]
@@ -78,31 +89,48 @@ class Loader:
 
     def _order(self) -> Tensor:
         """-> rows (N,) in the order of this epoch; on the pictures' device, so that no batch waits for its rows"""
-        n, order = len(self.split), torch.arange(len(self.split))
-        if self.shuffle:
+        order = torch.arange(len(self.split))
+        if self.shuffle or self.weights is not None:
             # At the start of an epoch the twin is where the generator is; later the generator is ahead of it.
             twin = Generator(self.generator.device)
             twin.set_state(self.place.began)
-            order = torch.randperm(n, generator=twin, device=twin.device).cpu()
+            order = self._drawn(twin).cpu()
             if self.place.given == 0:
                 self.generator.set_state(twin.get_state())
-        return order.to(self.split.pictures.device) if hasattr(self.split, "pictures") else order
+        return order.to(self.split.device)
+
+    def _drawn(self, generator: Generator) -> Tensor:
+        """-> rows (N,): a permutation, or with weights N draws with repetition, each by its share of their sum"""
+        n = len(self.split)
+        if self.weights is None:
+            return torch.randperm(n, generator=generator, device=generator.device)
+        sums = self.weights.cumsum(0)
+        draws = torch.rand(n, generator=generator, device=generator.device, dtype=sums.dtype).cpu() * sums[-1]
+        last = int(self.weights.nonzero()[-1])  # rounding may reach the end
+        return torch.searchsorted(sums, draws, right=True).clamp(max=last)
 
     def _counted(self, batches: tuple[Tensor, ...]) -> Iterator[tuple[Tensor, Tensor]]:
-        for x, y in self._from_memory(batches) if hasattr(self.split, "pictures") else self._one_by_one(batches):
-            self.place.given += 1
-            yield x, y
+        with closing(self.split.batches(batches)) as examples:
+            for pictures, y in examples:
+                made = self._made(pictures, y)
+                self.place.given += 1
+                yield made
         self.place.given, self.place.began = 0, None
 
-    def _from_memory(self, batches: tuple[Tensor, ...]) -> Iterator[tuple[Tensor, Tensor]]:
-        for rows in batches:
-            pictures = take(self.split.pictures, rows)
-            yield self.preprocess(self._augmented(pictures)), self.split.labels[rows]
+    def _made(self, pictures: Pictures, y: Tensor) -> tuple[Tensor, Tensor]:
+        """pictures (n, 3, H, W), or n of (3, h, w); y (n,) -> x, y of the rows that are given
 
-    def _one_by_one(self, batches: tuple[Tensor, ...]) -> Iterator[tuple[Tensor, Tensor]]:
-        for examples in _decoded_ahead(self.split, batches):
-            xs = [self.preprocess(self._augmented(picture[None])[0]) for picture, _ in examples]
-            yield _stack(xs), torch.tensor([label for _, label in examples])
+        Augmentation draws for all n, so that the generators of several workers, each with its share, stay together.
+        """
+        own = range(len(y)) if self.share is None else range(len(y))[self.share(len(y))]
+        some = own or range(1)  # without a row, one tells the shape
+        if isinstance(pictures, Tensor):
+            pictures = self._augmented(pictures)[some.start : some.stop]
+            x = _checked(self.preprocess(pictures), len(pictures))
+        else:
+            augmented = (self._augmented(picture[None]) for picture in pictures)
+            x = _joined([_checked(self.preprocess(p), 1) for i, p in enumerate(augmented) if i in some])
+        return x[: len(own)], y[own.start : own.stop]
 
     def _augmented(self, pictures: Tensor) -> Tensor:
         return pictures if self.augment is None else self.augment(pictures, self.generator)
@@ -117,13 +145,17 @@ def loader(
     augment: Augment | None = None,
     generator: Generator | None = None,
     drop_last: bool = False,
+    weights: Tensor | Sequence[float] | None = None,
 ) -> Loader:
     """split of (picture uint8 (3, H, W), label) -> iterable of (x (N, 3, H, W), y (N,)), x = preprocess(pictures)
 
-    A split with `.pictures` lives in memory and is cut into batches; any other is read one by one, its files
-    decoded ahead in threads that touch no tensor, and preprocess then sees one picture (3, H, W) at a time.
+    augment and preprocess see a batch (n, 3, H, W). Where pictures have sizes of their own (files without size, any
+    other map-style dataset) they see one at a time, (1, 3, h, w), and preprocess must bring them to one shape.
     shuffle and augment draw from generator and nothing else; without one, a new generator takes the seed of
     torch's global one (`torch.initial_seed()`), whose own state is left alone.
+
+    weights (N,): an epoch is N draws with repetition, row i with probability weights_i / Σ weights. Classes come
+    equally often with `1 / labels.bincount()[labels]`, labels those of the split.
     """
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"got batch_size={batch_size!r}; expected a whole number of pictures, 1 or more")
@@ -135,45 +167,45 @@ def loader(
             "take a smaller batch_size"
         )
     return Loader(
-        split=split,
+        split=split if isinstance(split, Split) else Examples(split),
         preprocess=preprocess,
         batch_size=batch_size,
         shuffle=shuffle,
         augment=augment,
         generator=generator or Generator().manual_seed(torch.initial_seed()),
         drop_last=drop_last,
+        weights=None if weights is None else _weights(weights, len(split)),
     )
 
 
-def _decoded_ahead(split: Dataset, batches: tuple[Tensor, ...]) -> Iterator[list[tuple[Tensor, int]]]:
-    """batches of rows (n,) -> n examples each; the files of the next batch are decoded during this one"""
-    if not hasattr(split, "read"):  # any other map-style dataset
-        for rows in batches:
-            yield [split[i] for i in rows.tolist()]
-        return
-    with ThreadPoolExecutor(2) as pool:
-        ahead: deque = deque()
-        try:
-            for rows in batches:
-                ahead.append((rows, [pool.submit(split.read, i) for i in rows.tolist()]))
-                if len(ahead) > 1:
-                    yield _examples(split, *ahead.popleft())
-            while ahead:
-                yield _examples(split, *ahead.popleft())
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+def _weights(weights: Tensor | Sequence[float], n: int) -> Tensor:
+    """-> float64 (n,) on the CPU; ValueError unless they can be drawn by"""
+    weights = torch.as_tensor(weights).detach().cpu().double()
+    if weights.shape != (n,) or not weights.isfinite().all() or (weights < 0).any() or weights.sum() == 0:
+        raise ValueError(
+            f"got weights of shape {tuple(weights.shape)} from {weights.min():g} to {weights.max():g}; expected one "
+            f"for each of the {n} examples, ({n},), finite, none negative, not all 0"
+            if weights.numel()
+            else f"got no weights; expected one for each of the {n} examples"
+        )
+    return weights
 
 
-def _examples(split: Dataset, rows: Tensor, reads: list) -> list[tuple[Tensor, int]]:
-    pictures = [torch.from_numpy(read.result()).permute(2, 0, 1) for read in reads]  # (H, W, 3) -> (3, H, W)
-    return list(zip(pictures, split.labels[rows].tolist(), strict=True))
+def _checked(x: Tensor, n: int) -> Tensor:
+    if not isinstance(x, Tensor) or len(x) != n:
+        got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+        raise ValueError(
+            f"got {got} from preprocess for {n} picture(s), a batch ({n}, 3, H, W); expected a tensor ({n}, …)"
+        )
+    return x
 
 
-def _stack(xs: list[Tensor]) -> Tensor:
-    shapes = {tuple(x.shape) for x in xs}
+def _joined(xs: list[Tensor]) -> Tensor:
+    """n of (1, …) -> (n, …)"""
+    shapes = {tuple(x.shape[1:]) for x in xs}
     if len(shapes) > 1:
         raise ValueError(
             f"got pictures of different shapes in one batch, {sorted(shapes)[:3]}; expected one shape after "
             "preprocess: use a backbone's preprocess, or load the pictures with size=…"
         )
-    return torch.stack(xs)
+    return torch.cat(xs)

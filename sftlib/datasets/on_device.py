@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sftlib.datasets.loading import Loader
+from sftlib.datasets.splits import PictureSplit
 
 
 def to_device(split: Dataset, device: torch.device | str, *, share: float = 0.5) -> Dataset:
@@ -17,12 +18,12 @@ def to_device(split: Dataset, device: torch.device | str, *, share: float = 0.5)
 
     A `loader` of it cuts, augments and preprocesses there; the draws stay those of its generator, so the pictures are
     the same as on the CPU. Where they would take more than `share` of the memory that is free on the device, or are
-    read from files, the split comes back as it is (`split.pictures.device` tells): `prefetch` its loader.
+    read from files, the split comes back as it is (`split.device` tells): `prefetch` its loader.
     """
     if not 0 < share <= 1:
         raise ValueError(f"got share={share}; expected the part of the free memory that pictures may take, up to 1")
     device = torch.device(device)
-    if not hasattr(split, "pictures") or stored_bytes(split.pictures) > share * free_bytes(device):
+    if not isinstance(split, PictureSplit) or stored_bytes(split.pictures) > share * free_bytes(device):
         return split
     pictures = split.pictures
     if pictures.stride(1) == 0:  # grey, shown as three equal channels: stored once

@@ -1,11 +1,17 @@
 """What every dataset gives: three splits, each a map-style Dataset of (picture uint8 (3, H, W), label)."""
 
-from collections.abc import Sequence
+import math
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
+
+Pictures = Tensor | Iterable[Tensor]  # uint8 (n, 3, H, W), or n of (3, h, w), each of a size of its own
 
 
 def take(pictures: Tensor, rows: Tensor) -> Tensor:
@@ -18,34 +24,165 @@ def take(pictures: Tensor, rows: Tensor) -> Tensor:
     return pictures[rows]
 
 
-@dataclass(frozen=True, eq=False)
-class PictureSplit(Dataset):
-    """pictures uint8 (N, 3, H, W) and labels (N,), in memory; names (N) say where each picture came from."""
+class Split(Dataset):
+    """Labelled examples: what `loader` takes. A kind of split says how a batch of its rows is had (`batch`)."""
 
-    pictures: Tensor
     labels: Tensor
     names: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def device(self) -> torch.device:
+        """Where its batches are made"""
+        return torch.device("cpu")
+
+    def batch(self, rows: Tensor) -> tuple[Pictures, Tensor]:
+        """rows (n,) -> pictures uint8 (n, 3, H, W), or a list of n (3, h, w) of different sizes; labels (n,)"""
+        raise NotImplementedError
+
+    def batches(self, rows: Iterable[Tensor]) -> Iterator[tuple[Pictures, Tensor]]:
+        """rows (n,) of one batch after the other -> what `batch` gives for each, when it is asked for"""
+        for some in rows:
+            yield self.batch(some)
+
+    def subset(self, rows: Tensor | Sequence[int]) -> "Split":
+        """rows (M,) -> the same kind of split with these M examples, in this order"""
+        rows = row_numbers(rows, len(self))
+        return replace(self, **{f.name: _rows_of(getattr(self, f.name), rows) for f in fields(self)})
+
+    @cached_property
+    def fingerprint(self) -> int:
+        """A checksum of names and labels, by which a run that goes on knows its examples"""
+        return _checksum(self.labels, zlib.crc32(repr(self.names).encode("utf-8", "surrogateescape")))
+
+
+@dataclass(frozen=True, eq=False)
+class PictureSplit(Split):
+    """pictures uint8 (N, 3, H, W) and labels (N,), in memory; names (N) say where each picture came from.
+
+    Arrays of NumPy become tensors. ValueError unless all of them are N.
+    """
+
+    pictures: Tensor
+    labels: Tensor
+    names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            object.__setattr__(self, f.name, _column(getattr(self, f.name)))
+        lengths = {f.name: len(getattr(self, f.name)) for f in fields(self)}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(
+                f"got {', '.join(f'{n} {name}' for name, n in lengths.items())}; expected as many of one as of the "
+                "other: each picture has a label and a name"
+            )
+        pictures = self.pictures
+        if pictures.dtype != torch.uint8 or pictures.ndim != 4 or pictures.shape[1] != 3:
+            raise ValueError(
+                f"got pictures {pictures.dtype} of shape {tuple(pictures.shape)}; expected torch.uint8 (N, 3, H, W), "
+                "values 0 to 255, channels first (grey: pictures.expand(-1, 3, -1, -1))"
+            )
+
+    @property
+    def device(self) -> torch.device:
+        """Where pictures and labels are"""
+        return self.pictures.device
+
     def __getitem__(self, i: int) -> tuple[Tensor, int]:
         """i -> picture uint8 (3, H, W), label; the picture is a copy"""
-        return self.pictures[i].clone(memory_format=torch.contiguous_format), int(self.labels[i])
+        return self.pictures[i].clone(memory_format=torch.contiguous_format), _plain(self.labels[i])
 
-    def subset(self, rows: Tensor) -> "PictureSplit":
-        """rows (M,) -> the same kind of split with these M examples, in this order"""
-        rows = torch.as_tensor(rows, dtype=torch.long)
-        return replace(self, **{f.name: _rows_of(getattr(self, f.name), rows) for f in fields(self)})
+    def batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """rows (n,) -> pictures uint8 (n, 3, H, W), labels (n,)"""
+        return take(self.pictures, rows), self.labels[rows]
+
+    @cached_property
+    def fingerprint(self) -> int:
+        """A checksum of names, labels and the middle row of every picture"""
+        return _checksum(self.pictures[:, 0, self.pictures.shape[2] // 2], super().fingerprint)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(pictures {tuple(self.pictures.shape)})"
 
 
-def _rows_of(column: Tensor | tuple, rows: Tensor) -> Tensor | tuple:
+class Examples(Split):
+    """Any map-style dataset of (picture uint8 (3, h, w), label) as a split; each picture may have its own size"""
+
+    def __init__(self, dataset: Dataset):
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, int]:
+        """i -> picture uint8 (3, h, w), label"""
+        return self.dataset[i]
+
+    def batch(self, rows: Tensor) -> tuple[list[Tensor], Tensor]:
+        """rows (n,) -> n pictures (3, h, w), labels (n,)"""
+        pictures, labels = zip(*(_example(self.dataset[i], i) for i in rows.tolist()), strict=True)
+        return list(pictures), torch.stack(labels)
+
+    def subset(self, rows: Tensor | Sequence[int]) -> "Examples":
+        """rows (M,) -> a split with these M examples, in this order"""
+        return Examples(torch.utils.data.Subset(self.dataset, row_numbers(rows, len(self)).tolist()))
+
+    @cached_property
+    def fingerprint(self) -> int:
+        """0: nothing is known of the examples but by reading them all"""
+        return 0
+
+
+def _checksum(t: Tensor, before: int) -> int:
+    return before if t.is_meta else zlib.crc32(t.cpu().contiguous().numpy().tobytes(), before)
+
+
+def _example(example: object, i: int) -> tuple[Tensor, Tensor]:
+    """What a dataset gave for i -> picture (3, h, w), label () or (…)"""
+    try:
+        picture, label = example
+        return _column(picture), torch.as_tensor(label)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(
+            f"got {type(example).__name__} from the dataset's row {i}: {example!r:.80}; expected (picture uint8 "
+            "(3, h, w), label), tensors or arrays and a number: a transform in the dataset can bring it there"
+        ) from None
+
+
+def row_numbers(rows: Tensor | Sequence[int], n: int) -> Tensor:
+    """rows of a split of n examples -> the same, integers (M,); ValueError for others, a mask of booleans among them"""
+    rows = torch.as_tensor(rows)
+    if rows.dtype == torch.bool or rows.is_floating_point() and len(rows) > 0 or rows.ndim != 1:
+        raise ValueError(
+            f"got rows {rows.dtype} of shape {tuple(rows.shape)}; expected row numbers, integers (M,): of a mask take "
+            "mask.nonzero().flatten()"
+        )
+    rows = rows.long()
+    if len(rows) and not (0 <= int(rows.min()) and int(rows.max()) < n):
+        raise ValueError(f"got rows from {int(rows.min())} to {int(rows.max())}; expected 0 to {n - 1}")
+    return rows
+
+
+def _rows_of(column: Tensor | tuple | int | None, rows: Tensor) -> Tensor | tuple | int | None:
     if isinstance(column, tuple):
         return tuple(column[i] for i in rows.tolist())
+    if not isinstance(column, Tensor):  # a setting, the same for all rows
+        return column
+    rows = rows.to(column.device)
     return take(column, rows) if column.ndim == 4 else column[rows]
+
+
+def _column(values: Tensor | np.ndarray | Sequence[str]) -> Tensor | tuple:
+    if isinstance(values, np.ndarray) and values.dtype.kind in "biuf":
+        return torch.tensor(values)
+    return values if isinstance(values, Tensor) else tuple(values)
+
+
+def _plain(label: Tensor) -> int | Tensor:
+    """A label as a whole number; one of several numbers, or with a fraction, stays a tensor"""
+    return label if label.ndim or label.is_floating_point() else int(label)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,10 +194,18 @@ class Splits:
     test: Dataset
     classes: tuple[str, ...]
     ignored: tuple[str, ...] = ()  # files that were passed over (image_folder)
+    broken: tuple[str, ...] = ()  # files that cannot be read, with the reason (image_folder, skip_broken=True)
+
+    def __post_init__(self) -> None:
+        for name in ("train", "val", "test"):
+            part = getattr(self, name)
+            if not isinstance(part, Dataset):
+                raise ValueError(f"got {name}={part!r:.80}; expected three splits, train, val and test, then classes")
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{name} {len(getattr(self, name)):,}" for name in ("train", "val", "test"))
-        return f"Splits({sizes}; classes {', '.join(self.classes)})"
+        left_out = f"; {len(self.broken):,} broken files left out" if self.broken else ""
+        return f"Splits({sizes}; classes {', '.join(self.classes)}{left_out})"
 
 
 def stratified_split(
@@ -108,8 +253,19 @@ def _one_each(sizes: Sequence[int], fractions: Sequence[float]) -> list[int]:
 
 def check_fractions(fractions: Sequence[float]) -> None:
     """ValueError unless fractions are shares of one whole, the first of them above 0"""
-    if min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6 or fractions[0] == 0:
+    shares = [f if isinstance(f, int | float | np.number) else math.nan for f in fractions]
+    if not shares or not all(0 <= f <= 1 for f in shares) or abs(sum(shares) - 1) > 1e-6 or shares[0] == 0:
         raise ValueError(
             f"got fractions={tuple(fractions)}; expected the shares of train, val and test, none negative, "
             "train above 0, together 1: for example (0.7, 0.15, 0.15)"
+        )
+
+
+def check_three_fractions(fractions: Sequence[float]) -> None:
+    """ValueError unless fractions are the shares of train, val and test"""
+    check_fractions(fractions)
+    if len(fractions) != 3:
+        raise ValueError(
+            f"got fractions={tuple(fractions)}; expected three shares, of train, val and test: (0.8, 0.2, 0) has no "
+            "test split"
         )

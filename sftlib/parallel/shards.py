@@ -13,8 +13,8 @@ class Shards:
     """loader -> this worker's rows (n, …) of every batch (N, …), n = N / world rounded up or down, 0 included
 
     The batch size of the loader stays that of the whole. Order and augmentation are drawn for the whole batch, so
-    every worker must be given a loader with the same seed. The price: each worker reads and augments whole batches;
-    of pictures in memory it preprocesses its own rows only.
+    every worker must be given a loader with the same seed. The price: each worker reads and augments whole batches,
+    and preprocesses its own rows only.
     """
 
     def __init__(self, loader: Loader, group: Group):
@@ -32,17 +32,7 @@ class Shards:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """-> x (n, 3, H, W), y (n,)"""
-        if not hasattr(self.loader.split, "pictures"):
-            yield from ((x[self._rows(len(x))], y[self._rows(len(y))]) for x, y in self.loader)
-            return
-        preprocess = self.loader.preprocess
-
-        def of_own_rows(pictures: Tensor) -> Tensor:
-            own = pictures[self._rows(len(pictures))]
-            return preprocess(own) if len(own) else preprocess(pictures[:1])[:0]  # none, of the right shape
-
-        own_loader = replace(self.loader, preprocess=of_own_rows)
-        yield from ((x, y[self._rows(len(y))]) for x, y in own_loader)
+        return iter(replace(self.loader, share=self._rows))
 
     def state_dict(self) -> dict:
         """The loader's: it counts whole batches, so it is the same in every worker, and in one process"""
