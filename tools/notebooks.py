@@ -3,6 +3,9 @@
     python tools/notebooks.py               build all              python tools/notebooks.py 02 07     build these
     python tools/notebooks.py --check       do the sources and the notebooks agree? (runs nothing)
     python tools/notebooks.py --refresh 02  build, and renew the outputs of cells tagged `varies` too
+    python tools/notebooks.py --text 02     only text, comments or the layout of code have changed: keep all outputs
+                                            and run nothing; refused where code has changed
+    python tools/notebooks.py --new 09_topic  make every file that a new notebook needs (tools/new_notebook.py)
 
 notebooks/NN_topic.ipynb             exercises as stubs; executed from top to bottom in the quick profile
 notebooks/solutions/NN_topic.ipynb   title, cells tagged `setup`, and the exercises with their solutions; executed
@@ -17,9 +20,10 @@ setup             also goes into the solved notebook: imports, settings, whateve
 exercise          a stub with its solution and a `check(...)` line (below)
 solution          a cell, mostly text, that only the solved notebook has
 varies            the output depends on the machine or the run: trained numbers, times, memory, versions, live widgets.
-                  nbval ignores it. A rebuild keeps it as long as no code up to the last such cell has changed and
-                  --refresh is not given; all are renewed together, so that the numbers of one notebook come from one
-                  run. Such a cell holds an assertion about the direction of its result
+                  nbval ignores it. A rebuild keeps it as long as no code up to the last such cell has changed
+                  (comments, layout and assertions aside, for they print nothing) and --refresh is not given; all are
+                  renewed together, so that the numbers of one notebook come from one run. Such a cell holds an
+                  assertion about the direction of its result
 raises-exception  a failure on purpose: it must raise; stored as the failing line and the message
 stderr            may write to stderr (a warning on purpose); anywhere else that fails the build
 hide-input        the book folds the code away
@@ -55,6 +59,8 @@ later cell may need the answer.
 
 ★★ and ★★★ exercises have no checker, so they are plain text; their discussion is a text cell tagged `solution`.
 
+Lines of code end at 88 characters, what fits a browser window of 1,280 pixels; `ruff format` breaks most of them.
+
 What nbval compares, it compares to the letter. So, outside cells tagged `varies`:
 - print floats with at most 3 or 4 digits, and no sets, addresses, times or paths;
 - end with `_ = ax.plot(x)` or `plt.show()`: a trailing `;` hides nothing;
@@ -67,6 +73,7 @@ Aim at 40 s a notebook on two cores; 90 s is the limit. The build prints the tim
 """
 
 import argparse
+import ast
 import copy
 import hashlib
 import re
@@ -82,7 +89,7 @@ import nbformat.v4
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # so that it also runs as a script
 
-from tools import kernel  # noqa: E402
+from tools import kernel, new_notebook  # noqa: E402
 
 TAGS = {"setup", "exercise", "solution", "varies", "raises-exception", "stderr", "hide-input"}
 METADATA = {
@@ -95,6 +102,7 @@ HINT = re.compile(r"<details>\s*<summary>Hint (\d)</summary>")
 ADDRESS = re.compile(r"\b0x[0-9a-f]{6,}")
 WIDGET = "application/vnd.jupyter.widget-view+json"
 LIMIT_S = 90
+WIDTH = 88  # characters of a line of code, as a browser window of 1,280 pixels shows them
 
 
 class BuildError(Exception):
@@ -141,6 +149,12 @@ def _mistakes(cells):
             yield cell.line, f"unknown tags {sorted(unknown)}; there are {sorted(TAGS)}"
         if not cell.source.strip() or cell.kind not in ("markdown", "code"):
             yield cell.line, f"an empty or {cell.kind} cell"
+        if cell.kind == "code":
+            yield from (
+                (cell.line + 1 + row, f"{len(line)} characters of code; at most {WIDTH} fit a learner's window")
+                for row, line in enumerate(cell.source.splitlines())
+                if len(line) > WIDTH
+            )
         if "exercise" in cell.tags:
             yield from ((cell.line, what) for what in _exercise_mistakes(cells, i))
         elif BEGIN in cell.source or END in cell.source:
@@ -227,15 +241,11 @@ def solved_cells(cells):
 def skeleton(cells):
     """list of Cell -> notebook without outputs. Ids come from the cells' own text, so an edit changes one id only."""
     notebook = nbformat.v4.new_notebook(metadata=copy.deepcopy(METADATA))
-    seen, upstream = {}, hashlib.sha256()
+    seen = {}
     for cell in cells:
         digest = hashlib.sha256(f"{cell.kind}\n{cell.source}".encode()).hexdigest()[:8]
         seen[digest] = seen.get(digest, 0) + 1
         metadata = {"tags": _stored_tags(cell.tags)} if cell.tags else {}
-        if cell.kind == "code":
-            upstream.update(cell.source.encode() + b"\0")
-            if "varies" in cell.tags:
-                metadata["upstream"] = upstream.hexdigest()[:12]  # all code up to here: stale outputs are seen
         make = nbformat.v4.new_code_cell if cell.kind == "code" else nbformat.v4.new_markdown_cell
         name = digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"
         notebook.cells.append(make(cell.source, id=name, metadata=metadata))
@@ -329,17 +339,69 @@ def _machine_paths():
     return [str(p) + "/" for p in sorted(paths) if len(p.parts) > 2] + of_systems
 
 
+class _Bare(ast.NodeTransformer):
+    """Leaves out what prints nothing where it holds: the layout of docstrings and, on demand, assertions."""
+
+    def __init__(self, assertions):
+        self.assertions = assertions
+
+    def visit_Assert(self, node):
+        return node if self.assertions else None
+
+    def visit_Expr(self, node):
+        if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            node.value.value = " ".join(node.value.value.split())
+        return self.generic_visit(node)
+
+
+def meaning(source, *, assertions=True):
+    """source of a code cell -> text that comments and layout do not change; assertions=False: nor do assertions"""
+    try:
+        tree = compile(source, "cell", "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    except SyntaxError:  # on purpose, or a magic: then every character counts
+        return source
+    return ast.dump(_Bare(assertions).visit(tree))
+
+
+def _code(notebook):
+    return [c for c in notebook.cells if c.cell_type == "code"]
+
+
+def _takes_over(cell, before):
+    """Give a cell the outputs of another."""
+    cell.outputs = before.outputs
+    for output in cell.outputs:
+        if output["output_type"] == "execute_result":
+            output["execution_count"] = cell.execution_count
+
+
 def keep_varying(notebook, path):
     """Give the cells tagged `varies` their stored outputs back, unless code that leads to any of them has changed."""
-    stored = {c.id: c for c in nbformat.read(path, 4).cells} if path.exists() else {}
-    varying = [c for c in notebook.cells if "upstream" in c.metadata]
-    old = [stored.get(c.id) for c in varying]
-    if all(o is not None and o.metadata == c.metadata and o.execution_count for c, o in zip(varying, old, strict=True)):
-        for cell, before in zip(varying, old, strict=True):
-            cell.outputs = before.outputs
-            for output in cell.outputs:
-                if output["output_type"] == "execute_result":
-                    output["execution_count"] = cell.execution_count
+    pairs = list(zip(_code(notebook), _code(nbformat.read(path, 4)) if path.exists() else [], strict=False))
+    varying = ["varies" in c.metadata.get("tags", ()) for c in _code(notebook)]
+    last = max((i for i, varies in enumerate(varying, 1) if varies), default=0)
+    if len(pairs) >= last and all(
+        meaning(new.source, assertions=False) == meaning(old.source, assertions=False)
+        and new.metadata == old.metadata
+        and old.execution_count
+        for new, old in pairs[:last]
+    ):
+        for (new, old), varies in zip(pairs, varying, strict=False):
+            if varies:
+                _takes_over(new, old)
+
+
+def keep_all(notebook, path):
+    """Give every code cell its stored outputs; a cell whose code has changed is a BuildError."""
+    new, old = _code(notebook), _code(nbformat.read(path, 4)) if path.exists() else []
+    if len(new) != len(old):
+        raise BuildError(f"{path.name}: {len(old)} code cells are stored, the source has {len(new)}: build it")
+    for number, (cell, before) in enumerate(zip(new, old, strict=True), 1):
+        named = any(o["output_type"] == "error" for o in before.outputs) and cell.source != before.source
+        if named or meaning(cell.source) != meaning(before.source) or cell.metadata != before.metadata:
+            raise BuildError(f"{path.name}: code cell {number} is another one now: build it\n{_numbered(cell.source)}")
+        cell.execution_count = before.execution_count
+        _takes_over(cell, before)
 
 
 def unsolved(notebook):
@@ -360,22 +422,30 @@ def targets(source):
     return both
 
 
-def build(source, *, refresh=False):
-    """Make the notebooks of one source; nothing is written unless all of it is right."""
+def build(source, *, refresh=False, text=False):
+    """Make the notebooks of one source; nothing is written unless all of it is right. text: run nothing."""
     made = []
     for cells, path in targets(source):
         notebook = skeleton(cells)
+        if text:
+            keep_all(notebook, path)
+            made.append((path, _written(notebook)))
+            continue
         times = execute(notebook, cells, source.parents[1], source.name)
         if path.parent.name == "solutions" and (lines := unsolved(notebook)):
             raise BuildError(f"{source.name}: the solutions do not pass:\n" + "\n".join(lines))
         if not refresh:
             keep_varying(notebook, path)
-        nbformat.validate(notebook)
-        made.append((path, nbformat.writes(notebook) + "\n"))
+        made.append((path, _written(notebook)))
         _print_times(path, times)
     for path, text in made:
         path.parent.mkdir(exist_ok=True)
         path.write_text(text, encoding="utf-8", newline="\n")
+
+
+def _written(notebook):
+    nbformat.validate(notebook)
+    return nbformat.writes(notebook) + "\n"
 
 
 def _print_times(path, times):
@@ -423,13 +493,30 @@ def _stale(cells, path):
         yield from unsolved(stored)
 
 
+def start(name, folder):
+    """Make the files of a new notebook and build it; -> the exit status."""
+    try:
+        made = new_notebook.make(name, folder.parent)
+    except ValueError as error:
+        print(error)
+        return 1
+    print("\n".join(path.relative_to(folder.parent).as_posix() for path in made))
+    failed = main([name], folder)
+    print(new_notebook.LEFT)
+    return failed
+
+
 def main(argv=None, folder=ROOT / "notebooks"):
     """Command line; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("which", nargs="*", metavar="NN", help="beginnings of names; all if none is given")
     parser.add_argument("--refresh", action="store_true", help="renew the outputs of cells tagged `varies`")
+    parser.add_argument("--text", action="store_true", help="text, comments and layout only: keep outputs, run nothing")
+    parser.add_argument("--new", metavar="NN_topic", help="make the files of a new notebook, and build it")
     parser.add_argument("--check", action="store_true", help="compare sources and notebooks, run nothing")
     args = parser.parse_args(argv)
+    if args.new:
+        return start(args.new, folder)
     if args.check:
         found = list(disagreements(folder))
         print("\n".join(found) or "sources and notebooks agree")
@@ -442,7 +529,7 @@ def main(argv=None, folder=ROOT / "notebooks"):
     failed = False
     for source in sources:
         try:
-            build(source, refresh=args.refresh)
+            build(source, refresh=args.refresh, text=args.text)
         except BuildError as error:
             failed = True
             print(f"FAILED {error}")

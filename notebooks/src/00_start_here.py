@@ -81,10 +81,12 @@ assert all(line.ok for line in report), "see the lines marked [FAIL] above"
 # %%
 size = profile()
 SEED = 0
-SIDE = size.pick(quick=128, full=224)  # pixels: the pictures are 300 x 300, smaller is faster
+# pixels: the pictures are 300 x 300, smaller is faster
+SIDE = size.pick(quick=128, full=224)
 EPOCHS = size.pick(quick=3, full=20)  # passes over the training pictures
 BATCH = 32  # pictures a step
-LR_F, LR_G = 1e-3, 1e-2  # α of f and of g: the new part may move faster than the one that knows something
+# α of f and of g: the new part may move faster than the one that knows something
+LR_F, LR_G = 1e-3, 1e-2
 
 # %% [markdown]
 # ## Look at the data
@@ -101,7 +103,9 @@ cells
 # %%
 show = torch.tensor([10, 4, 25, 3, 14, 0, 18, 12])
 fig, axes = plt.subplots(2, 4, figsize=(8, 4.4))
-pictures(axes, cells.val.pictures[show], [cells.classes[i] for i in cells.val.labels[show]])
+pictures(
+    axes, cells.val.pictures[show], [cells.classes[i] for i in cells.val.labels[show]]
+)
 plt.show()
 
 # %% [markdown]
@@ -113,7 +117,10 @@ counts = cells.train.labels.bincount()
 majority = counts.argmax()
 for name, part in (("train", cells.train), ("val", cells.val), ("test", cells.test)):
     share = (part.labels == majority).double().mean()
-    print(f"{name:<6}{len(part):5,} pictures; always saying '{cells.classes[majority]}' is right for {share:.1%}")
+    print(
+        f"{name:<6}{len(part):5,} pictures; always saying '{cells.classes[majority]}' "
+        f"is right for {share:.1%}"
+    )
 
 # %% [markdown]
 # ## The two halves
@@ -136,13 +143,17 @@ model = build()
 f, g = model.backbone, model.head
 
 # %%
-x = f.preprocess(cells.val.pictures[:5])  # what this f was trained on: centred values, channels in its order
+# what this f was trained on: centred values, channels in its order
+x = f.preprocess(cells.val.pictures[:5])
 z = f(x)
 logits = g(z)
 for name, part in (("x", x), ("z = f(x)", z), ("logits = g(z)", logits)):
     print(f"{name:<14}{tuple(part.shape)}")
 for name, part in (("f", f), ("g", g)):
-    print(f"{name} has {sum(p.numel() for p in part.parameters()):,} numbers that can learn")
+    print(
+        f"{name} has {sum(p.numel() for p in part.parameters()):,} numbers that can "
+        "learn"
+    )
 assert torch.equal(logits, model(x))  # the model is g after f, nothing else
 
 # %% [markdown]
@@ -154,7 +165,10 @@ assert torch.equal(logits, model(x))  # the model is g after f, nothing else
 y = cells.val.labels[:5]
 p = logits.exp() / logits.exp().sum(dim=1, keepdim=True)  # softmax
 by_hand = -p[torch.arange(5), y].log().mean()
-print(f"by hand {by_hand.item():.3f}   F.cross_entropy {F.cross_entropy(logits, y).item():.3f}")
+print(
+    f"by hand {by_hand.item():.3f}   F.cross_entropy "
+    f"{F.cross_entropy(logits, y).item():.3f}"
+)
 assert torch.allclose(by_hand, F.cross_entropy(logits, y))
 
 # %% [markdown]
@@ -164,7 +178,8 @@ assert torch.allclose(by_hand, F.cross_entropy(logits, y))
 # rate each. Everything else in this course decides *what* goes into these lines and *why*.
 
 # %%
-optimizer = torch.optim.SGD(param_groups(f=(f, 0.1 * LR_F), g=(g, 0.1 * LR_G)))  # five pictures: a small step
+# five pictures: a small step
+optimizer = torch.optim.SGD(param_groups(f=(f, 0.1 * LR_F), g=(g, 0.1 * LR_G)))
 before = F.cross_entropy(model(x), y)
 
 loss = F.cross_entropy(g(f(x)), y)
@@ -193,7 +208,7 @@ def batches(split, **settings):
 x, y = next(iter(batches(cells.train)))
 choice = measure_precision(model, x, y)
 print(choice)
-assert choice.precision in choice.rates
+assert max(choice.rates.values()) <= 1.05 * choice.rates[choice.precision]
 
 # %%
 trained = []  # the models of all runs, the newest last
@@ -203,11 +218,23 @@ def train(lr_f=LR_F, lr_g=LR_G):
     """A fresh model and the iterator of records that trains it."""
     model = build()
     trained.append(model)
-    optimizer = torch.optim.SGD(param_groups(f=(model.backbone, lr_f), g=(model.head, lr_g)), momentum=0.9)
-    order = torch.Generator().manual_seed(SEED)  # of the batches, and of the turns and mirrors
-    train_batches = batches(cells.train, shuffle=True, augment=turn_and_mirror, generator=order)
+    optimizer = torch.optim.SGD(
+        param_groups(f=(model.backbone, lr_f), g=(model.head, lr_g)), momentum=0.9
+    )
+    # of the batches, and of the turns and mirrors
+    order = torch.Generator().manual_seed(SEED)
+    train_batches = batches(
+        cells.train, shuffle=True, augment=turn_and_mirror, generator=order
+    )
     val_batches = batches(cells.val)
-    return fit(model, train_batches, optimizer, epochs=EPOCHS, val_loader=val_batches, precision=choice.precision)
+    return fit(
+        model,
+        train_batches,
+        optimizer,
+        epochs=EPOCHS,
+        val_loader=val_batches,
+        precision=choice.precision,
+    )
 
 
 # %% [markdown]
@@ -233,11 +260,19 @@ assert min(history["loss"][-20:]) < history["loss"][0]
 
 # %% tags=["varies"]
 fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2))
-curves(left, {"each step": (history["step"], history["loss"])}, xlabel="step", ylabel="loss (nats per picture)")
+curves(
+    left,
+    {"each step": (history["step"], history["loss"])},
+    xlabel="step",
+    ylabel="loss (nats per picture)",
+)
 right.set_ylim(0.5, 1)
 curves(
     right,
-    {name: (history["epochs"], history[f"{name}_accuracy"]) for name in ("train", "val")},
+    {
+        name: (history["epochs"], history[f"{name}_accuracy"])
+        for name in ("train", "val")
+    },
     xlabel="epoch",
     ylabel="accuracy",
 )
@@ -256,18 +291,29 @@ last = evaluate(trained[-1], test_batches, precision=choice.precision)
 trivial = (cells.test.labels == majority).double().mean().item()
 print(f"before  {first['accuracy']:.1%}   loss {first['loss']:.3f}")
 print(f"trivial {trivial:.1%}")
-print(f"after   {last['accuracy']:.1%}   loss {last['loss']:.3f}   on {last['n']} pictures")
+print(
+    f"after   {last['accuracy']:.1%}   loss {last['loss']:.3f}   on {last['n']} "
+    "pictures"
+)
 assert last["accuracy"] > trivial + 0.05
 
 # %% tags=["varies"]
 fig, rows = plt.subplots(2, 5, figsize=(9, 4.4))
 some = torch.arange(0, len(cells.test), len(cells.test) // 5)[:5]
-for row, name, model in zip(rows, ("before", "after"), (build(), trained[-1]), strict=True):
+for row, name, model in zip(
+    rows, ("before", "after"), (build(), trained[-1]), strict=True
+):
     with torch.inference_mode():
-        p = model.eval()(f.preprocess(cells.test.pictures[some])).softmax(dim=1)  # (5, 2)
+        # (5, 2)
+        p = model.eval()(f.preprocess(cells.test.pictures[some])).softmax(dim=1)
     said = p.argmax(dim=1)
-    titles = [f"{name}: {cells.classes[k]}\n{q[k]:.0%} sure" for k, q in zip(said, p, strict=True)]
-    pictures(row, cells.test.pictures[some], titles, right=said == cells.test.labels[some])
+    titles = [
+        f"{name}: {cells.classes[k]}\n{q[k]:.0%} sure"
+        for k, q in zip(said, p, strict=True)
+    ]
+    pictures(
+        row, cells.test.pictures[some], titles, right=said == cells.test.labels[some]
+    )
 plt.show()
 
 # %% [markdown]
@@ -276,7 +322,10 @@ plt.show()
 # %% tags=["varies"]
 a, n = last["accuracy"], last["n"]
 deviation = (a * (1 - a) / n) ** 0.5
-print(f"{a:.1%} ± {deviation:.1%}; above the trivial baseline by {(a - trivial) / deviation:.1f} standard deviations")
+print(
+    f"{a:.1%} ± {deviation:.1%}; above the trivial baseline by "
+    f"{(a - trivial) / deviation:.1f} standard deviations"
+)
 assert a - trivial > 2 * deviation
 
 # %% [markdown]

@@ -61,9 +61,11 @@ plt.show()
 # %% tags=["setup"]
 size = profile()
 SEED = 0
-SIDE = size.pick(quick=96, full=96)  # pixels; that of the stored table, so that rows can be compared
+# pixels; that of the stored table, so that rows can be compared
+SIDE = size.pick(quick=96, full=96)
 LABELS = (10, 30, 100, 300, 1000)  # how many training pictures have a label
-LIVE_LABELS = size.pick(quick=100, full=300)  # with how many the two trained ways run here
+# with how many the two trained ways run here
+LIVE_LABELS = size.pick(quick=100, full=300)
 SECONDS_A_LOOK, LOOKS, PAY_AN_HOUR = 20, 2, 40  # of an expert: put in your own
 
 # %% [markdown]
@@ -100,15 +102,29 @@ def truth(question, part):
 
 
 for question, classes in questions.items():
-    counts = {part: truth(question, part).bincount().tolist() for part in ("train", "val", "test")}
+    counts = {
+        part: truth(question, part).bincount().tolist()
+        for part in ("train", "val", "test")
+    }
     share = max(counts["test"]) / sum(counts["test"])
-    print(f"{question:<10} {' / '.join(classes):<23} {counts}  always the larger class: {share:.1%} right")
+    print(
+        f"{question:<10} {' / '.join(classes):<23} {counts}  always the larger class: "
+        f"{share:.1%} right"
+    )
 
 # %%
 val_type, val_defect = truth("cell_type", "val"), truth("defect", "val")
-show = torch.cat([((val_type == t) & (val_defect == d)).nonzero().flatten()[:3] for t in (0, 1) for d in (0, 1)])
+show = torch.cat(
+    [
+        ((val_type == t) & (val_defect == d)).nonzero().flatten()[:3]
+        for t in (0, 1)
+        for d in (0, 1)
+    ]
+)
 fig, axes = plt.subplots(2, 6, figsize=(9, 3.6))
-titles = [f"{solar_cells.TYPES[val_type[i]]}, {cells.classes[val_defect[i]]}" for i in show]
+titles = [
+    f"{solar_cells.TYPES[val_type[i]]}, {cells.classes[val_defect[i]]}" for i in show
+]
 pictures(axes, cells.val.pictures[show], titles)
 plt.show()
 
@@ -142,7 +158,9 @@ plt.show()
 # %%
 def pixels(split):
     """split of N pictures -> (N, 1024)"""
-    return F.interpolate(split.pictures[:, :1].float(), size=(32, 32), mode="area").flatten(1)
+    return F.interpolate(
+        split.pictures[:, :1].float(), size=(32, 32), mode="area"
+    ).flatten(1)
 
 
 z = pixels(cells.val)
@@ -154,8 +172,12 @@ similarity.fill_diagonal_(-2)  # no picture is its own neighbour
 nearest = similarity.argmax(1)  # (N,)
 
 i, j = 3, nearest[3]
-one = sum(x[i, d] * x[j, d] for d in range(1024)) / (x[i].norm() * x[j].norm())  # the formula, number by number
-print(f"picture {i} is nearest to {j}: cosine {similarity[i, j]:.4f}, by the sum {one:.4f}")
+# the formula, number by number
+one = sum(x[i, d] * x[j, d] for d in range(1024)) / (x[i].norm() * x[j].norm())
+print(
+    f"picture {i} is nearest to {j}: cosine {similarity[i, j]:.4f}, by the sum "
+    f"{one:.4f}"
+)
 by_hand = (val_defect[nearest] == val_defect).double().mean().item()
 print(f"the nearest neighbour has the same answer for {by_hand:.1%} of {len(z)}")
 
@@ -187,7 +209,10 @@ def brightness(split):
     """split of N pictures -> (N, 11)"""
     grey = split.pictures[:, 0].float().flatten(1)
     marks = torch.tensor([0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1])
-    return torch.cat([grey.mean(1)[:, None], grey.std(1)[:, None], grey.quantile(marks, dim=1).T], dim=1)
+    return torch.cat(
+        [grey.mean(1)[:, None], grey.std(1)[:, None], grey.quantile(marks, dim=1).T],
+        dim=1,
+    )
 
 
 FORWARD = Precision(torch.float32, channels_last=True)
@@ -196,15 +221,24 @@ grey_mean, grey_deviation = train_grey.mean(), train_grey.std()
 
 
 def network(pretrained, seed=SEED):
-    """-> f, and what turns pictures into its x: random weights have no preprocessing of their own"""
+    """-> f, and what turns pictures into its x: random weights have no
+    preprocessing of their own
+    """
     seed_everything(seed)
     f = backbones.load_backbone("squeezenet1_1", size=SIDE, pretrained=pretrained)
-    return f, f.preprocess if pretrained else lambda p: (p.float() - grey_mean) / grey_deviation
+    return (
+        f,
+        f.preprocess
+        if pretrained
+        else lambda p: (p.float() - grey_mean) / grey_deviation,
+    )
 
 
 @torch.inference_mode()
 def all_stages(f, prepare, split):
-    """-> stage -> (N, C): the mean of each channel that leaves it; for the last stage that is z"""
+    """-> stage -> (N, C): the mean of each channel that leaves it; for the last
+    stage that is z
+    """
     found = {stage: [] for stage in f.stages[:-1]}  # the last one is that very average
     for h, _ in loader(split, prepare, batch_size=64):
         h = FORWARD.place(h)
@@ -216,14 +250,26 @@ def all_stages(f, prepare, split):
 
 # %%
 PARTS = ("train", "val", "test")
-nets = {name: network(pretrained) for name, pretrained in (("random f", False), ("pretrained f", True))}
+nets = {
+    name: network(pretrained)
+    for name, pretrained in (("random f", False), ("pretrained f", True))
+}
 stages = {
-    name: {part: all_stages(FORWARD.place(f), prepare, getattr(cells, part)) for part in PARTS}
+    name: {
+        part: all_stages(FORWARD.place(f), prepare, getattr(cells, part))
+        for part in PARTS
+    }
     for name, (f, prepare) in nets.items()
 }
 ways = {"brightness": brightness, "pixels": pixels}
-Z = {name: {part: way(getattr(cells, part)) for part in PARTS} for name, way in ways.items()}
-Z |= {name: {part: kept[part]["stage4"] for part in PARTS} for name, kept in stages.items()}
+Z = {
+    name: {part: way(getattr(cells, part)) for part in PARTS}
+    for name, way in ways.items()
+}
+Z |= {
+    name: {part: kept[part]["stage4"] for part in PARTS}
+    for name, kept in stages.items()
+}
 for name, kept in Z.items():
     print(f"{name:<13}", {part: tuple(kept[part].shape) for part in PARTS})
 
@@ -237,19 +283,28 @@ for name, kept in Z.items():
 
 # %%
 def standardised(name, part):
-    """-> x (N, D): centred and scaled by the training pictures; features that hardly vary stay small"""
+    """-> x (N, D): centred and scaled by the training pictures; features that
+    hardly vary stay small
+    """
     mean, deviation = Z[name]["train"].mean(0), Z[name]["train"].std(0)
     return (Z[name][part] - mean) / (deviation + 0.1 * deviation.mean())
 
 
 maps = {name: features.pca(standardised(name, "val"), 2) for name in Z}
-maps = {name: points / points.std() for name, points in maps.items()}  # one scale for all
+# one scale for all
+maps = {name: points / points.std() for name, points in maps.items()}
 shown = ("pixels", "random f", "pretrained f")
 fig, axes = plt.subplots(2, 3, figsize=(9, 5), sharex=True, sharey=True)
 for row, (question, classes) in zip(axes, questions.items(), strict=True):
     for ax, name in zip(row, shown, strict=True):
         embedding(ax, maps[name], truth(question, "val"), classes)
-        ax.set(xlim=(-3.2, 4.6), ylim=(-3.2, 3.2), xlabel="", ylabel="", title=f"{name}: {question}")
+        ax.set(
+            xlim=(-3.2, 4.6),
+            ylim=(-3.2, 3.2),
+            xlabel="",
+            ylabel="",
+            title=f"{name}: {question}",
+        )
         if name != shown[-1]:
             ax.get_legend().remove()
 plt.show()
@@ -268,19 +323,31 @@ plt.show()
 def measures(predicted, y):
     """-> accuracy, balanced accuracy"""
     counts = metrics.confusion_matrix(predicted, y, 2)
-    return (counts.diagonal().sum() / counts.sum()).item(), metrics.balanced_accuracy(counts)
+    return (counts.diagonal().sum() / counts.sum()).item(), metrics.balanced_accuracy(
+        counts
+    )
 
 
 def neighbours_say(name, question, k=9):
-    """-> predictions for the validation pictures: a vote of the k nearest training pictures"""
-    similarity = F.normalize(standardised(name, "val")) @ F.normalize(standardised(name, "train")).T
-    return (truth(question, "train")[similarity.topk(k, dim=1).indices].double().mean(1) > 0.5).long()
+    """-> predictions for the validation pictures: a vote of the k nearest
+    training pictures
+    """
+    similarity = (
+        F.normalize(standardised(name, "val"))
+        @ F.normalize(standardised(name, "train")).T
+    )
+    return (
+        truth(question, "train")[similarity.topk(k, dim=1).indices].double().mean(1)
+        > 0.5
+    ).long()
 
 
 @torch.no_grad()
 def probe_says(z_train, y_train, z_new, l2=0.1):
     """-> predictions of the g that fits the training features best"""
-    return features.linear_probe(z_train, y_train, num_classes=2, l2=l2)(z_new).argmax(1)
+    return features.linear_probe(z_train, y_train, num_classes=2, l2=l2)(z_new).argmax(
+        1
+    )
 
 
 # %% tags=["varies"]
@@ -289,7 +356,10 @@ for question in questions:
     y_train, y_val = truth(question, "train"), truth(question, "val")
     for name in Z:
         probe = measures(probe_says(Z[name]["train"], y_train, Z[name]["val"]), y_val)
-        judged[question, name] = (*measures(neighbours_say(name, question), y_val), *probe)
+        judged[question, name] = (
+            *measures(neighbours_say(name, question), y_val),
+            *probe,
+        )
 print(f"{'validation pictures':<26}{'9 neighbours':^20}{'linear probe':^20}")
 print(f"{'':<26}{'accuracy':>9}{'balanced':>10}{'accuracy':>11}{'balanced':>10}")
 for (question, name), (a, b, c, d) in judged.items():
@@ -314,7 +384,9 @@ with torch.inference_mode():
 for question, classes in questions.items():
     for k, name in enumerate(classes):
         mean = p[truth(question, "val") == k].mean(0)
-        top = ", ".join(f"{f.source_classes[c]} {mean[c]:.0%}" for c in mean.topk(4).indices)
+        top = ", ".join(
+            f"{f.source_classes[c]} {mean[c]:.0%}" for c in mean.topk(4).indices
+        )
         print(f"{name:<11}{top}")
 print(f"\nhow sure of its first choice, on average: {p.max(1).values.mean():.0%}")
 assert p.max(1).values.mean() > 0.05  # 1,000 names: a shrug would be 0.001
@@ -339,14 +411,32 @@ def about(split, i):
 
 pictures(axes[0], cells.val.pictures[some], [about(cells.val, i) for i in some])
 for row, name in zip(axes[1:], shown, strict=True):
-    similarity = F.normalize(standardised(name, "val")) @ F.normalize(standardised(name, "train")).T
+    similarity = (
+        F.normalize(standardised(name, "val"))
+        @ F.normalize(standardised(name, "train")).T
+    )
     found = similarity[some].argmax(1)
     same = cells.train.labels[found] == cells.val.labels[some]
-    pictures(row, cells.train.pictures[found], [about(cells.train, i) for i in found], right=same)
+    pictures(
+        row,
+        cells.train.pictures[found],
+        [about(cells.train, i) for i in found],
+        right=same,
+    )
 for row, name in zip(axes, ("the cell", *shown), strict=True):
-    row[0].text(-0.12, 0.5, name, transform=row[0].transAxes, rotation=90, ha="center", va="center", fontsize=11)
+    row[0].text(
+        -0.12,
+        0.5,
+        name,
+        transform=row[0].transAxes,
+        rotation=90,
+        ha="center",
+        va="center",
+        fontsize=11,
+    )
 plt.show()
-assert (cells.train.types[found] == cells.val.types[some]).all()  # the last row: pretrained f
+# the last row: pretrained f
+assert (cells.train.types[found] == cells.val.types[some]).all()
 
 # %% [markdown]
 # **Read.** To the pretrained *f*, alike means alike in texture all over the picture: smooth cells find smooth ones,
@@ -367,10 +457,18 @@ for ax, question in zip(axes, questions, strict=True):
     y_train, y_val = truth(question, "train"), truth(question, "val")
     for name, kept in stages.items():
         by_stage[question, name] = [
-            measures(probe_says(kept["train"][s], y_train, kept["val"][s], l2=0.01), y_val)[1] for s in kept["val"]
+            measures(
+                probe_says(kept["train"][s], y_train, kept["val"][s], l2=0.01), y_val
+            )[1]
+            for s in kept["val"]
         ]
     ax.set(ylim=(0.5, 1.02), title=question)
-    curves(ax, {name: (range(5), by_stage[question, name]) for name in stages}, xlabel="after", ylabel="")
+    curves(
+        ax,
+        {name: (range(5), by_stage[question, name]) for name in stages},
+        xlabel="after",
+        ylabel="",
+    )
     ax.set_xticks(range(5), kept["val"])
 axes[0].set_ylabel("balanced accuracy")
 plt.show()
@@ -399,20 +497,33 @@ assert max(by_stage["defect", "pretrained f"]) > max(by_stage["defect", "random 
 # band reaches from the lowest seed to the highest.
 
 # %%
-with open(cache_folder().parent / "results" / "label_budget.csv", encoding="utf-8") as file:
-    table = {(r["task"], r["method"], int(r["labels"]), int(r["seed"])): r for r in csv.DictReader(file)}
+with open(
+    cache_folder().parent / "results" / "label_budget.csv", encoding="utf-8"
+) as file:
+    table = {
+        (r["task"], r["method"], int(r["labels"]), int(r["seed"])): r
+        for r in csv.DictReader(file)
+    }
 SEEDS = sorted({seed for *_, seed in table})
 WAYS = list(dict.fromkeys(way for _, way, _, _ in table))
 
 
 def column(question, way, what, labels=LABELS):
     """-> values (seeds, numbers of labels) of the table"""
-    return np.array([[float(table[question, way, n, seed][what]) for n in labels] for seed in SEEDS])
+    return np.array(
+        [[float(table[question, way, n, seed][what]) for n in labels] for seed in SEEDS]
+    )
 
 
-print(f"{len(table)} rows, {len(SEEDS)} seeds; what validation chose (penalty for the first four, then learning rate):")
+print(
+    f"{len(table)} rows, {len(SEEDS)} seeds; what validation chose (penalty for the "
+    "first four, then learning rate):"
+)
 for way in WAYS:
-    print(f"{way:<22}", *(f"{n:>6,}: {table['defect', way, n, 0]['knob']:<7}" for n in LABELS))
+    print(
+        f"{way:<22}",
+        *(f"{n:>6,}: {table['defect', way, n, 0]['knob']:<7}" for n in LABELS),
+    )
 
 # %% [markdown]
 # The table took about fifteen minutes of one core (`python tools/experiments.py label_budget`). One seed of it runs
@@ -421,7 +532,9 @@ for way in WAYS:
 
 # %%
 def labelled(y, n, seed):
-    """labels y (N,) -> n rows, the classes in y's shares; those of a smaller n are among those of a larger"""
+    """labels y (N,) -> n rows, the classes in y's shares; those of a smaller n
+    are among those of a larger
+    """
     generator, parts = torch.Generator().manual_seed(seed), []
     for k in range(2):
         members = (y == k).nonzero().flatten()
@@ -437,12 +550,20 @@ for way, name in zip(WAYS, Z, strict=False):
     line = []
     for n in LABELS:
         row, rows = table["defect", way, n, SEED], labelled(y_train, n, SEED)
-        predicted = probe_says(Z[name]["train"][rows], y_train[rows], Z[name]["test"], l2=float(row["knob"]))
+        predicted = probe_says(
+            Z[name]["train"][rows],
+            y_train[rows],
+            Z[name]["test"],
+            l2=float(row["knob"]),
+        )
         said[way, n], found = predicted, measures(predicted, y_test)[0]
         furthest = max(furthest, abs(found - float(row["test"])))
         line.append(f"{n:>6,}: {found:.3f}")
     print(f"{way:<22}", *line)
-print(f"largest difference to the table: {furthest * len(y_test):.0f} of {len(y_test)} test pictures")
+print(
+    f"largest difference to the table: {furthest * len(y_test):.0f} of {len(y_test)} "
+    "test pictures"
+)
 assert furthest < 0.03  # rounding on another machine may turn a few pictures
 
 # %% [markdown]
@@ -450,7 +571,8 @@ assert furthest < 0.03  # rounding on another machine may turn a few pictures
 # step length of its own, and suits a network that starts from nothing (notebook 04 takes it apart).
 
 # %%
-STEPS_AT = {10: (60, 10), 30: (60, 15), 100: (120, 16), 300: (120, 32), 1000: (160, 32)}  # steps, pictures a step
+# steps, pictures a step
+STEPS_AT = {10: (60, 10), 30: (60, 15), 100: (120, 16), 300: (120, 32), 1000: (160, 32)}
 STEPS, BATCH = STEPS_AT[LIVE_LABELS]
 
 
@@ -462,15 +584,29 @@ def train(pretrained, n=LIVE_LABELS):
     part = cells.train.subset(labelled(y_train, n, SEED))
     turns = augment.Chain((augment.flip, augment.rotate))
     order = torch.Generator().manual_seed(SEED)
-    batches = loader(part, prepare, batch_size=BATCH, shuffle=True, drop_last=True, augment=turns, generator=order)
+    batches = loader(
+        part,
+        prepare,
+        batch_size=BATCH,
+        shuffle=True,
+        drop_last=True,
+        augment=turns,
+        generator=order,
+    )
     epochs = -(-STEPS // len(batches))  # rounded up
-    optimizer = torch.optim.Adam(model.parameters(), lr=float(table["defect", way, n, SEED]["knob"]))
+    optimizer = torch.optim.Adam(
+        model.parameters(), lr=float(table["defect", way, n, SEED]["knob"])
+    )
     schedule = schedules.warmup_cosine(epochs * len(batches), warmup=10)
-    records = training.fit(model, batches, optimizer, epochs=epochs, schedule=schedule, precision=FORWARD)
+    records = training.fit(
+        model, batches, optimizer, epochs=epochs, schedule=schedule, precision=FORWARD
+    )
     losses = [r.loss for r in records if hasattr(r, "step")]
     with torch.inference_mode():
         test = loader(cells.test, prepare, batch_size=128)
-        predicted = torch.cat([model.eval()(FORWARD.place(x)).argmax(1) for x, _ in test])
+        predicted = torch.cat(
+            [model.eval()(FORWARD.place(x)).argmax(1) for x, _ in test]
+        )
     return predicted, losses
 
 
@@ -478,14 +614,32 @@ def train(pretrained, n=LIVE_LABELS):
 history = {}
 for way, pretrained in (("from scratch", False), ("fine-tuned", True)):
     predicted, history[way] = train(pretrained)
-    (found, found_balanced), row = measures(predicted, y_test), table["defect", way, LIVE_LABELS, SEED]
-    about = f"in the table {float(row['test']):.3f}, balanced {float(row['balanced']):.3f}"
-    print(f"{way:<13}{LIVE_LABELS} labels: test {found:.3f}, balanced {found_balanced:.3f}   {about}")
+    (found, found_balanced), row = (
+        measures(predicted, y_test),
+        table["defect", way, LIVE_LABELS, SEED],
+    )
+    about = (
+        f"in the table {float(row['test']):.3f}, balanced {float(row['balanced']):.3f}"
+    )
+    print(
+        f"{way:<13}{LIVE_LABELS} labels: test {found:.3f}, balanced "
+        f"{found_balanced:.3f}   {about}"
+    )
     same = (predicted == said["brightness", LIVE_LABELS]).double().mean()
-    print(f"{'':<13}the same answer as brightness with {LIVE_LABELS} labels: {same:.0%} of the test pictures")
+    print(
+        f"{'':<13}the same answer as brightness with {LIVE_LABELS} labels: {same:.0%} "
+        "of the test pictures"
+    )
 fig, ax = plt.subplots(figsize=(7, 3))
-smooth = {way: np.convolve(losses, np.ones(8) / 8, "valid") for way, losses in history.items()}
-curves(ax, {way: (range(8, len(y) + 8), y) for way, y in smooth.items()}, xlabel="step", ylabel="loss, mean of 8 steps")
+smooth = {
+    way: np.convolve(losses, np.ones(8) / 8, "valid") for way, losses in history.items()
+}
+curves(
+    ax,
+    {way: (range(8, len(y) + 8), y) for way, y in smooth.items()},
+    xlabel="step",
+    ylabel="loss, mean of 8 steps",
+)
 plt.show()
 assert smooth["fine-tuned"][-1] < smooth["from scratch"][-1] - 0.05
 
@@ -502,9 +656,17 @@ assert smooth["fine-tuned"][-1] < smooth["from scratch"][-1] - 0.05
 
 # %%
 fig, axes = plt.subplots(1, 2, figsize=(10.5, 4.6), layout="constrained")
-for ax, what, title in zip(axes, ("test", "balanced"), ("accuracy", "balanced accuracy"), strict=True):
+for ax, what, title in zip(
+    axes, ("test", "balanced"), ("accuracy", "balanced accuracy"), strict=True
+):
     ax.set(xscale="log", ylim=(0.48, 0.9), title=f"defect: {title}")
-    bands(ax, LABELS, {way: column("defect", way, what) for way in WAYS}, xlabel="labels", ylabel="")
+    bands(
+        ax,
+        LABELS,
+        {way: column("defect", way, what) for way in WAYS},
+        xlabel="labels",
+        ylabel="",
+    )
     ax.set_xticks(LABELS, [f"{n:,}" for n in LABELS])
     constant = {"test": (y_test == 0).double().mean(), "balanced": 0.5}[what]
     ax.axhline(constant, color="black", linestyle=":")
@@ -530,18 +692,25 @@ plt.show()
 
 
 def labels_for(question, way, reached):
-    """balanced accuracies (S,) -> the labels with which the mean curve of this way reaches them (S,)"""
+    """balanced accuracies (S,) -> the labels with which the mean curve of this
+    way reaches them (S,)
+    """
     rising = np.maximum.accumulate(column(question, way, "balanced").mean(0))
     return 10 ** np.interp(reached, rising, np.log10(LABELS))
 
 
 def worth(question, way, other):
-    """Print how many labels the other way needs for the same: median, lowest and highest of the seeds"""
+    """Print how many labels the other way needs for the same: median, lowest and
+    highest of the seeds
+    """
     print(f"{question}: {way}, against {other}")
     for n, reached in zip(LABELS, column(question, way, "balanced").T, strict=True):
         needed = np.sort(labels_for(question, other, reached)).round()
         low, middle, high = (needed[i] for i in (0, len(needed) // 2, -1))
-        print(f"{n:>6,} labels do what {middle:>6,.0f} do there [{low:,.0f} to {high:,.0f}]: {middle / n:>5.1f} times")
+        print(
+            f"{n:>6,} labels do what {middle:>6,.0f} do there [{low:,.0f} to "
+            f"{high:,.0f}]: {middle / n:>5.1f} times"
+        )
 
 
 worth("defect", "pretrained f, frozen", "from scratch")
@@ -568,7 +737,9 @@ fig, ax = plt.subplots(figsize=(7.5, 4.2))
 ax.set(xscale="log", ylim=(0.5, 1.01), title="cell type: balanced accuracy")
 series = {way: column("cell_type", way, "balanced") for way in FROZEN}
 scratch = column("cell_type", "from scratch", "balanced", FEW)
-series["from scratch"] = np.hstack([scratch, np.full((len(SEEDS), len(LABELS) - len(FEW)), np.nan)])
+series["from scratch"] = np.hstack(
+    [scratch, np.full((len(SEEDS), len(LABELS) - len(FEW)), np.nan)]
+)
 bands(ax, LABELS, series, xlabel="labels", ylabel="")
 ax.set_xticks(LABELS, [f"{n:,}" for n in LABELS])
 plt.show()
@@ -588,24 +759,47 @@ worth("cell_type", "pretrained f, frozen", "pixels")
 # the mean of endless seeds. If it holds 0, we see no difference.
 
 # %%
-pairs = (("defect", "pretrained f, frozen", "brightness"), ("cell_type", "pretrained f, frozen", "brightness"),
-         ("defect", "fine-tuned", "from scratch"))  # fmt: skip
+pairs = (
+    ("defect", "pretrained f, frozen", "brightness"),
+    ("cell_type", "pretrained f, frozen", "brightness"),
+    ("defect", "fine-tuned", "from scratch"),
+)
 for question, way, other in pairs:
     print(f"{question}: {way}, minus {other}")
-    for n, a, b in zip(LABELS, column(question, way, "balanced").T, column(question, other, "balanced").T, strict=True):
+    for n, a, b in zip(
+        LABELS,
+        column(question, way, "balanced").T,
+        column(question, other, "balanced").T,
+        strict=True,
+    ):
         i = metrics.paired_interval(a, b)
-        verdict = "no difference that we can see" if not i.excludes_zero else ("better" if i.mean > 0 else "worse")
+        verdict = (
+            "no difference that we can see"
+            if not i.excludes_zero
+            else ("better" if i.mean > 0 else "worse")
+        )
         print(f"{n:>6,} labels: {i}   {verdict}")
 
 # %% tags=["hide-input"]
 fig, axes = plt.subplots(1, 2, figsize=(9, 2.8), sharey=True)
 for ax, (question, classes) in zip(axes, questions.items(), strict=True):
     values = Z["brightness"]["train"][:, 0]
-    for k, (name, look) in enumerate(zip(classes, ({"hatch": ""}, {"hatch": "///"}), strict=True)):
+    for k, (name, look) in enumerate(
+        zip(classes, ({"hatch": ""}, {"hatch": "///"}), strict=True)
+    ):
         here = values[truth(question, "train") == k].numpy()
         colour = list(COLOURS.values())[k]
-        ax.hist(here, bins=30, range=(0, 256), density=True, alpha=0.5, color=colour, label=name, edgecolor="white",
-                **look)  # fmt: skip
+        ax.hist(
+            here,
+            bins=30,
+            range=(0, 256),
+            density=True,
+            alpha=0.5,
+            color=colour,
+            label=name,
+            edgecolor="white",
+            **look,
+        )
     ax.set(xlabel="mean grey value of a picture (0 to 255)", title=question, yticks=[])
     ax.legend()
 axes[0].set_ylabel("share of the class")
@@ -624,15 +818,26 @@ plt.show()
 # %% tags=["varies"]
 widths = []
 for n in LABELS:
-    pretrained, dull = (said[way, n] == y_test for way in ("pretrained f, frozen", "brightness"))
+    pretrained, dull = (
+        said[way, n] == y_test for way in ("pretrained f, frozen", "brightness")
+    )
     i = metrics.bootstrap_interval(pretrained.double() - dull.double())
     widths.append(i.high - i.low)
     print(f"{n:>6,} labels: pretrained minus brightness {i}")
 assert min(widths) > 0.02
-print("\nthe same networks on the other pictures that nobody trained on, mean accuracy over the seeds:")
+print(
+    "\nthe same networks on the other pictures that nobody trained on, mean accuracy "
+    "over the seeds:"
+)
 for way in WAYS:
     val, test = (column("defect", way, part).mean(0) for part in ("val", "test"))
-    print(f"{way:<22}", *(f"{LABELS[i]:>6,} labels: val {val[i]:.3f}, test {test[i]:.3f}" for i in (2, 4)))
+    print(
+        f"{way:<22}",
+        *(
+            f"{LABELS[i]:>6,} labels: val {val[i]:.3f}, test {test[i]:.3f}"
+            for i in (2, 4)
+        ),
+    )
 
 # %% [markdown]
 # **Read.** Each of these intervals is several points wide, and more seeds would not make it narrower; only more test
@@ -648,20 +853,28 @@ for way in WAYS:
 # back, to the values and to the weights. A frozen *f* runs **once** a picture; a trained one runs in every step.
 
 # %%
-from torch.utils.flop_counter import FlopCounterMode  # noqa: E402  (it counts the two operations apart)
+# it counts the two operations apart
+from torch.utils.flop_counter import FlopCounterMode
 
 with FlopCounterMode(display=False) as counter, torch.no_grad():
     nets["pretrained f"][0](torch.zeros(1, 3, SIDE, SIDE))
 forward = counter.get_total_flops() / 2
 print(f"one picture forward: {forward / 1e6:.0f} million multiply-adds")
-print(f"{'labels':>6}{'f frozen':>12}{'f trained':>12}{'ratio':>7}   core seconds in the table: frozen, fine-tuned")
+print(
+    f"{'labels':>6}{'f frozen':>12}{'f trained':>12}{'ratio':>7}   core seconds in the "
+    "table: frozen, fine-tuned"
+)
 for n, (steps, batch) in STEPS_AT.items():
     frozen, trained = n * forward, 3 * steps * batch * forward
     seconds = [
-        column("defect", way, "cpu_s")[:, LABELS.index(n)].mean() for way in ("pretrained f, frozen", "fine-tuned")
+        column("defect", way, "cpu_s")[:, LABELS.index(n)].mean()
+        for way in ("pretrained f, frozen", "fine-tuned")
     ]
-    print(f"{n:>6,}{frozen / 1e9:>10.1f} G{trained / 1e9:>10.1f} G{trained / frozen:>7.0f}   "
-          f"{seconds[0]:>6.1f} s {seconds[1]:>6.1f} s")  # fmt: skip
+    print(
+        f"{n:>6,}{frozen / 1e9:>10.1f} G{trained / 1e9:>10.1f} "
+        f"G{trained / frozen:>7.0f}   "
+        f"{seconds[0]:>6.1f} s {seconds[1]:>6.1f} s"
+    )
 
 # %% [markdown]
 # **Read.** Training *f* costs 15 to 180 times the multiply-adds of running it once. (In seconds the ratio is smaller:
@@ -678,8 +891,15 @@ for n, (steps, batch) in STEPS_AT.items():
 # trained, so every move is a new experiment.
 
 # %%
-nearness = {name: F.normalize(standardised(name, "val")) @ F.normalize(standardised(name, "train")).T for name in Z}
-answered = {question: {n: labelled(truth(question, "train"), n, SEED) for n in LABELS} for question in questions}
+nearness = {
+    name: F.normalize(standardised(name, "val"))
+    @ F.normalize(standardised(name, "train")).T
+    for name in Z
+}
+answered = {
+    question: {n: labelled(truth(question, "train"), n, SEED) for n in LABELS}
+    for question in questions
+}
 
 
 def vote(name, question, n, k):
@@ -690,11 +910,25 @@ def vote(name, question, n, k):
 
 
 def explore(settings):
-    """features, question, labels, k -> points, answers, predictions, and the curve of every kind of features"""
-    question, k, y = settings["question"], settings["k"], truth(settings["question"], "val")
-    score = {name: [measures(vote(name, question, n, k), y)[1] for n in LABELS] for name in Z}
+    """features, question, labels, k -> points, answers, predictions, and the
+    curve of every kind of features
+    """
+    question, k, y = (
+        settings["question"],
+        settings["k"],
+        truth(settings["question"], "val"),
+    )
+    score = {
+        name: [measures(vote(name, question, n, k), y)[1] for n in LABELS] for name in Z
+    }
     predicted = vote(settings["features"], question, settings["labels"], k)
-    return {**settings, "points": maps[settings["features"]], "y": y, "predicted": predicted, "score": score}
+    return {
+        **settings,
+        "points": maps[settings["features"]],
+        "y": y,
+        "predicted": predicted,
+        "score": score,
+    }
 
 
 # %% tags=["hide-input"]
@@ -705,23 +939,49 @@ def draw_map(axes, found):
         zip(questions[found["question"]], ("blue", "orange"), "o^", strict=True)
     ):
         points = found["points"][found["y"] == k]
-        left.scatter(*points.T, color=COLOURS[colour], marker=marker, s=22, alpha=0.7, label=name)
-    left.scatter(*found["points"][wrong].T, color="black", marker="x", s=34, linewidth=1.2, label="wrong")
-    left.set(xlim=(-3.2, 4.6), ylim=(-3.2, 3.2), xticks=[], yticks=[],
-             title=f"{found['features']}: {int((~wrong).sum())} of {len(wrong)} right")  # fmt: skip
+        left.scatter(
+            *points.T, color=COLOURS[colour], marker=marker, s=22, alpha=0.7, label=name
+        )
+    left.scatter(
+        *found["points"][wrong].T,
+        color="black",
+        marker="x",
+        s=34,
+        linewidth=1.2,
+        label="wrong",
+    )
+    left.set(
+        xlim=(-3.2, 4.6),
+        ylim=(-3.2, 3.2),
+        xticks=[],
+        yticks=[],
+        title=f"{found['features']}: {int((~wrong).sum())} of {len(wrong)} right",
+    )
     left.legend(loc="lower left")
-    right.set(xscale="log", ylim=(0.45, 1.02), title=f"{found['question']}, k = {found['k']}")
-    curves(right, {name: (LABELS, values) for name, values in found["score"].items()}, xlabel="labels",
-           ylabel="balanced accuracy")  # fmt: skip
+    right.set(
+        xscale="log", ylim=(0.45, 1.02), title=f"{found['question']}, k = {found['k']}"
+    )
+    curves(
+        right,
+        {name: (LABELS, values) for name, values in found["score"].items()},
+        xlabel="labels",
+        ylabel="balanced accuracy",
+    )
     right.plot(
-        found["labels"], found["score"][found["features"]][LABELS.index(found["labels"])], "o", color="black", ms=9
+        found["labels"],
+        found["score"][found["features"]][LABELS.index(found["labels"])],
+        "o",
+        color="black",
+        ms=9,
     )
     right.set_xticks(LABELS, [f"{n:,}" for n in LABELS])
 
 
 # %% tags=["varies"]
 controls = {
-    "features": w.Dropdown(options=list(Z), value="pretrained f", description="features"),
+    "features": w.Dropdown(
+        options=list(Z), value="pretrained f", description="features"
+    ),
     "question": w.Dropdown(options=list(questions), description="question"),
     "labels": w.SelectionSlider(options=LABELS, value=100, description="labels"),
     "k": w.IntSlider(value=1, min=1, max=25, description="neighbours k"),
@@ -788,7 +1048,9 @@ check("01.neighbours", neighbours)
 
 # %% tags=["exercise"]
 def balanced(predicted, y):
-    """predicted (N,), y (N,) -> mean over the classes that occur in y of the share found, a float in [0, 1]"""
+    """predicted (N,), y (N,) -> mean over the classes that occur in y of the
+    share found, a float in [0, 1]
+    """
     # BEGIN SOLUTION
     # STUB: ...
     shares = [(predicted[y == k] == k).double().mean() for k in y.unique()]
@@ -901,20 +1163,29 @@ def three_kinds(p):
                          grey.flatten(1).quantile(marks, dim=1).T], dim=1)  # fmt: skip
     with torch.inference_mode():
         z = torch.cat([f(f.preprocess(some)) for some in p.split(64)]).clone()
-    return {"brightness": numbers, "pixels": F.adaptive_avg_pool2d(grey, 32).flatten(1), "pretrained f": z}
+    return {
+        "brightness": numbers,
+        "pixels": F.adaptive_avg_pool2d(grey, 32).flatten(1),
+        "pretrained f": z,
+    }
 
 
 print(f"{'linear probe, validation, balanced':<36}{'as they are':>12}{'levelled':>10}")
 as_they_are, even = (
-    [three_kinds(change(part.pictures)) for part in (whole.train, whole.val)] for change in (lambda p: p, levelled)
+    [three_kinds(change(part.pictures)) for part in (whole.train, whole.val)]
+    for change in (lambda p: p, levelled)
 )
 scores = {}
 for name in as_they_are[0]:
     scores[name] = []
     for train, val in (as_they_are, even):
         with torch.no_grad():
-            g = features.linear_probe(train[name], whole.train.labels, num_classes=2, l2=0.1)
-            counts = metrics.confusion_matrix(g(val[name]).argmax(1), whole.val.labels, 2)
+            g = features.linear_probe(
+                train[name], whole.train.labels, num_classes=2, l2=0.1
+            )
+            counts = metrics.confusion_matrix(
+                g(val[name]).argmax(1), whole.val.labels, 2
+            )
         scores[name].append(metrics.balanced_accuracy(counts))
     print(f"{name:<36}{scores[name][0]:>12.3f}{scores[name][1]:>10.3f}")
 assert min(scores["pretrained f"]) > 0.6

@@ -52,9 +52,12 @@ plt.show()
 size = profile()
 SEED = 0
 SIDE = size.pick(quick=96, full=224)  # pixels: the side of a solar cell's picture
-SPLITS = size.pick(quick=5, full=10)  # different divisions into train and test, for the experiment
-FRACTIONS = (0.75, 0, 0.25)  # train, val, test: nothing is chosen on a validation part today
-L2 = 1e-2  # weight decay of the linear probes: the same for every cut and task, not tuned
+# different divisions into train and test, for the experiment
+SPLITS = size.pick(quick=5, full=10)
+# train, val, test: nothing is chosen on a validation part today
+FRACTIONS = (0.75, 0, 0.25)
+# weight decay of the linear probes: the same for every cut and task, not tuned
+L2 = 1e-2
 
 # %% [markdown]
 # ## Look at the data: one set of pictures, two questions
@@ -69,10 +72,16 @@ cells = solar_cells.load(size=SIDE, seed=SEED, fractions=FRACTIONS)
 kinds = solar_cells.load(size=SIDE, seed=SEED, fractions=FRACTIONS, task="cell_type")
 assert cells.train.names == kinds.train.names and cells.test.names == kinds.test.names
 assert not set(cells.train.names) & set(cells.test.names)
-print(f"{len(cells.train):,} pictures to train, {len(cells.test)} to test; one is {tuple(cells.train[0][0].shape)}")
+print(
+    f"{len(cells.train):,} pictures to train, {len(cells.test)} to test; one is "
+    f"{tuple(cells.train[0][0].shape)}"
+)
 for task in (cells, kinds):
     counts = task.test.labels.bincount()
-    print(f"always '{task.classes[counts.argmax()]}': {counts.max() / counts.sum():.1%} of the test pictures right")
+    print(
+        f"always '{task.classes[counts.argmax()]}': {counts.max() / counts.sum():.1%} "
+        "of the test pictures right"
+    )
 
 # %%
 some = torch.tensor([0, 100, 200, 300, 400])
@@ -103,7 +112,8 @@ plt.show()
 seed_everything(SEED)
 network = torchvision.models.squeezenet1_1(weights=None).eval()
 f = network.features
-g = nn.Sequential(network.classifier, nn.Flatten(1))  # what `forward` does after the cut belongs to g
+# what `forward` does after the cut belongs to g
+g = nn.Sequential(network.classifier, nn.Flatten(1))
 
 x = torch.randn(2, 3, 224, 224)
 z = f(x)
@@ -122,7 +132,10 @@ h = x
 for i, part in enumerate(f):
     before, h = h.shape, part(h)
     if h.shape[2] != before[2]:  # the map got smaller
-        print(f"features[{i}] {type(part).__name__:<10} {tuple(before[1:])} -> {tuple(h.shape[1:])}")
+        print(
+            f"features[{i}] {type(part).__name__:<10} {tuple(before[1:])} -> "
+            f"{tuple(h.shape[1:])}"
+        )
 print(f"{'classifier':<22} {tuple(h.shape[1:])} -> {tuple(g(h).shape[1:])}")
 
 # %% [markdown]
@@ -140,7 +153,10 @@ x = f.preprocess(cells.test.pictures[:5])
 with torch.inference_mode():
     for stage in f.stages:
         h = f.lower(x, stage)
-        print(f"{stage:<7}{str(tuple(h.shape)):<18} upper(lower(x)) == f(x): {torch.equal(f.upper(h, stage), f(x))}")
+        print(
+            f"{stage:<7}{str(tuple(h.shape)):<18} upper(lower(x)) == f(x): "
+            f"{torch.equal(f.upper(h, stage), f(x))}"
+        )
 
 # %% [markdown]
 # ## Any model: seven networks, the same two names
@@ -158,14 +174,31 @@ resnet = torchvision.models.resnet50(weights=None)
 photo = torch.randn(1, 3, 224, 224)
 
 cut_models = {  # name: (the uncut network, f, g, an input)
-    "SqueezeNet": (squeeze, squeeze.features, nn.Sequential(squeeze.classifier, nn.Flatten(1)), photo),
+    "SqueezeNet": (
+        squeeze,
+        squeeze.features,
+        nn.Sequential(squeeze.classifier, nn.Flatten(1)),
+        photo,
+    ),
     "EfficientNet-Lite0": (
         lite,
-        nn.Sequential(lite.conv_stem, lite.bn1, *lite.blocks, lite.conv_head, lite.bn2, lite.global_pool),
+        nn.Sequential(
+            lite.conv_stem,
+            lite.bn1,
+            *lite.blocks,
+            lite.conv_head,
+            lite.bn2,
+            lite.global_pool,
+        ),
         lite.classifier,
         photo,
     ),
-    "ResNet-50": (resnet, nn.Sequential(*list(resnet.children())[:-1], nn.Flatten(1)), resnet.fc, photo),
+    "ResNet-50": (
+        resnet,
+        nn.Sequential(*list(resnet.children())[:-1], nn.Flatten(1)),
+        resnet.fc,
+        photo,
+    ),
 }
 
 # %% [markdown]
@@ -184,7 +217,11 @@ class GRUNetwork(nn.Module):
 
     def __init__(self, words=5_000, D=128, K=5):
         super().__init__()
-        self.embedding, self.gru, self.output = nn.Embedding(words, D), nn.GRU(D, D, batch_first=True), nn.Linear(D, K)
+        self.embedding, self.gru, self.output = (
+            nn.Embedding(words, D),
+            nn.GRU(D, D, batch_first=True),
+            nn.Linear(D, K),
+        )
 
     def forward(self, x):
         h, _ = self.gru(self.embedding(x))  # (N, T, D)
@@ -197,12 +234,17 @@ class Transformer(nn.Module):
     def __init__(self, words=5_000, D=128, K=5, T=32):
         super().__init__()
         self.embedding, self.position = nn.Embedding(words, D), nn.Embedding(T, D)
-        layer = nn.TransformerEncoderLayer(D, nhead=4, dim_feedforward=4 * D, batch_first=True)
-        self.encoder = nn.TransformerEncoder(layer, num_layers=3, enable_nested_tensor=False)
+        layer = nn.TransformerEncoderLayer(
+            D, nhead=4, dim_feedforward=4 * D, batch_first=True
+        )
+        self.encoder = nn.TransformerEncoder(
+            layer, num_layers=3, enable_nested_tensor=False
+        )
         self.output = nn.Linear(D, K)
 
     def forward(self, x):
-        h = self.encoder(self.embedding(x) + self.position.weight[: x.shape[1]])  # (N, T, D)
+        # (N, T, D)
+        h = self.encoder(self.embedding(x) + self.position.weight[: x.shape[1]])
         return self.output(h.mean(dim=1))
 
 
@@ -229,17 +271,28 @@ class TransformerBackbone(nn.Module):
 
     def __init__(self, net):
         super().__init__()
-        self.embedding, self.position, self.encoder = net.embedding, net.position, net.encoder
+        self.embedding, self.position, self.encoder = (
+            net.embedding,
+            net.position,
+            net.encoder,
+        )
 
     def forward(self, x):
-        return self.encoder(self.embedding(x) + self.position.weight[: x.shape[1]]).mean(dim=1)
+        return self.encoder(
+            self.embedding(x) + self.position.weight[: x.shape[1]]
+        ).mean(dim=1)
 
 
 seed_everything(SEED)
 gru, transformer = GRUNetwork(), Transformer()
 tokens = torch.randint(5_000, (1, 32))
 cut_models["GRU"] = (gru, GRUBackbone(gru), gru.output, tokens)
-cut_models["Transformer"] = (transformer, TransformerBackbone(transformer), transformer.output, tokens)
+cut_models["Transformer"] = (
+    transformer,
+    TransformerBackbone(transformer),
+    transformer.output,
+    tokens,
+)
 
 # %% [markdown]
 # ### Boxes and regions: a detector and a segmenter
@@ -273,12 +326,18 @@ class DeepLabHead(nn.Module):
 
     def forward(self, z):
         h, side = z
-        return {"out": nn.functional.interpolate(self.classifier(h), size=side, mode="bilinear", align_corners=False)}
+        return {
+            "out": nn.functional.interpolate(
+                self.classifier(h), size=side, mode="bilinear", align_corners=False
+            )
+        }
 
 
 # %%
 class DetectorBackbone(nn.Module):
-    """list of pictures (3, H, W) -> z = (the pictures as resized, maps at several scales, sizes before)"""
+    """list of pictures (3, H, W) -> z = (the pictures as resized, maps at several
+    scales, sizes before)
+    """
 
     def __init__(self, net):
         super().__init__()
@@ -286,7 +345,11 @@ class DetectorBackbone(nn.Module):
 
     def forward(self, x):
         batch, _ = self.transform(x)
-        return batch, self.body(batch.tensors), [tuple(picture.shape[-2:]) for picture in x]
+        return (
+            batch,
+            self.body(batch.tensors),
+            [tuple(picture.shape[-2:]) for picture in x],
+        )
 
 
 class DetectorHead(nn.Module):
@@ -294,15 +357,26 @@ class DetectorHead(nn.Module):
 
     def __init__(self, net):
         super().__init__()
-        self.rpn, self.roi_heads, self.back_to_size = net.rpn, net.roi_heads, net.transform.postprocess
+        self.rpn, self.roi_heads, self.back_to_size = (
+            net.rpn,
+            net.roi_heads,
+            net.transform.postprocess,
+        )
 
     def forward(self, z, targets=None):
         batch, maps, sizes = z
         if targets is not None:
-            targets = [scaled(*three) for three in zip(targets, sizes, batch.image_sizes, strict=True)]
+            targets = [
+                scaled(*three)
+                for three in zip(targets, sizes, batch.image_sizes, strict=True)
+            ]
         proposals, rpn_losses = self.rpn(batch, maps, targets)
         boxes, box_losses = self.roi_heads(maps, proposals, batch.image_sizes, targets)
-        return rpn_losses | box_losses if self.training else self.back_to_size(boxes, batch.image_sizes, sizes)
+        return (
+            rpn_losses | box_losses
+            if self.training
+            else self.back_to_size(boxes, batch.image_sizes, sizes)
+        )
 
 
 def scaled(target, before, after):
@@ -319,13 +393,25 @@ def scaled(target, before, after):
 # %%
 seed_everything(SEED)
 offline = {"weights": None, "weights_backbone": None}
-deeplab = torchvision.models.segmentation.deeplabv3_mobilenet_v3_large(**offline, num_classes=5)
+deeplab = torchvision.models.segmentation.deeplabv3_mobilenet_v3_large(
+    **offline, num_classes=5
+)
 detector = torchvision.models.detection.fasterrcnn_mobilenet_v3_large_320_fpn(
     **offline, num_classes=2, box_score_thresh=0.0, box_nms_thresh=1.0
 )
 street = torch.rand(1, 3, 160, 240)
-cut_models["DeepLab"] = (deeplab, DeepLabBackbone(deeplab), DeepLabHead(deeplab), street)
-cut_models["Faster R-CNN"] = (detector, DetectorBackbone(detector), DetectorHead(detector), list(street))
+cut_models["DeepLab"] = (
+    deeplab,
+    DeepLabBackbone(deeplab),
+    DeepLabHead(deeplab),
+    street,
+)
+cut_models["Faster R-CNN"] = (
+    detector,
+    DetectorBackbone(detector),
+    DetectorHead(detector),
+    list(street),
+)
 
 # %% [markdown]
 # ### The proof
@@ -345,7 +431,9 @@ def same(a, b):
 
 
 def shape_of(out):
-    """An output -> its shape for one example; of several maps the first, of boxes all."""
+    """An output -> its shape for one example; of several maps the first, of boxes
+    all.
+    """
     out = getattr(out, "tensors", out)  # the detector's padded pictures
     if isinstance(out, tuple):
         return shape_of(out[0])
@@ -377,7 +465,9 @@ for name, (network, f_, g_, x) in cut_models.items():
 # %%
 model = Model(*cut_models["Faster R-CNN"][1:3])
 x = list(torch.rand(2, 3, 160, 240))
-targets = [{"boxes": torch.tensor([[20.0, 30, 60, 110]]), "labels": torch.tensor([1])}] * 2
+targets = [
+    {"boxes": torch.tensor([[20.0, 30, 60, 110]]), "labels": torch.tensor([1])}
+] * 2
 
 torch.manual_seed(SEED)
 whole = detector.train()(x, targets)
@@ -403,12 +493,16 @@ print("equal to the bit:", same(halves, whole))
 
 # %%
 def multiply_adds(layer, inputs, out):
-    """A layer, its inputs and its output -> multiply-adds; other layers cost little and count as 0."""
+    """A layer, its inputs and its output -> multiply-adds; other layers cost
+    little and count as 0.
+    """
     if isinstance(layer, nn.Conv2d | nn.Linear):
         return out.numel() * layer.weight[0].numel()
     if isinstance(layer, nn.GRU):
         tokens = inputs[0].shape[0] * inputs[0].shape[1]
-        return tokens * sum(p.numel() for name, p in layer.named_parameters() if "weight" in name)
+        return tokens * sum(
+            p.numel() for name, p in layer.named_parameters() if "weight" in name
+        )
     if isinstance(layer, nn.MultiheadAttention):
         N, T, D = inputs[0].shape
         return N * (4 * T * D * D + 2 * T * T * D)
@@ -422,11 +516,14 @@ def multiply_adds(layer, inputs, out):
 
 # %%
 def measure(network, x):
-    """One forward pass of x -> (multiply-adds by module, shape of the output by module)"""
+    """One forward pass of x -> (multiply-adds by module, shape of the output by
+    module)
+    """
     cost, shape = Counter(), {}
 
     def look(module, inputs, out):
-        cost[module] += multiply_adds(module, inputs, out)  # +=: a layer may be used more than once
+        # +=: a layer may be used more than once
+        cost[module] += multiply_adds(module, inputs, out)
         shape[module] = shape_of(out)
 
     hooks = [module.register_forward_hook(look) for module in network.modules()]
@@ -457,7 +554,10 @@ for name, (network, _, _, x) in cut_models.items():
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network.eval()(x)
     ours, theirs = measure(network, x)[0].total(), counter.get_total_flops() // 2
-    print(f"{name:<20}{short(ours):>9}{short(theirs):>11}" + ("" if ours == theirs else "   differ"))
+    print(
+        f"{name:<20}{short(ours):>9}{short(theirs):>11}"
+        + ("" if ours == theirs else "   differ")
+    )
 
 # %% [markdown]
 # Six agree, one does not, and here the mistake is not ours. In eval mode and without gradients, PyTorch computes a
@@ -467,7 +567,10 @@ for name, (network, _, _, x) in cut_models.items():
 # %%
 with FlopCounterMode(display=False) as counter:
     transformer.eval()(tokens)
-print(f"ours {measure(transformer, tokens)[0].total():,}, torch / 2 {counter.get_total_flops() // 2:,}")
+print(
+    f"ours {measure(transformer, tokens)[0].total():,}, torch / 2 "
+    f"{counter.get_total_flops() // 2:,}"
+)
 
 # %% [markdown]
 # A count is a measurement: check it, by hand once and by a second way.
@@ -477,32 +580,51 @@ print(f"ours {measure(transformer, tokens)[0].total():,}, torch / 2 {counter.get
 
 # %%
 def lite_top():
-    return nn.Sequential(lite.blocks[5], lite.blocks[6], lite.conv_head, lite.bn2, lite.global_pool)
+    return nn.Sequential(
+        lite.blocks[5], lite.blocks[6], lite.conv_head, lite.bn2, lite.global_pool
+    )
 
 
 s, layers = squeeze.features, transformer.encoder.layers
 STAGES = {
-    "SqueezeNet": {"stem": s[:3], "stage 1": s[3:6], "stage 2": s[6:9], "stage 3": s[9:11], "stage 4": s[11:],
-                   "classifier": squeeze.classifier},
-    "EfficientNet-Lite0": {"stem": nn.Sequential(lite.conv_stem, lite.bn1, lite.blocks[0]), "stage 1": lite.blocks[1],
-                           "stage 2": lite.blocks[2], "stage 3": lite.blocks[3:5], "stage 4": lite_top(),
-                           "classifier": lite.classifier},
-    "ResNet-50": {"stem": nn.Sequential(resnet.conv1, resnet.bn1, resnet.relu, resnet.maxpool),
-                  "layer 1": resnet.layer1, "layer 2": resnet.layer2, "layer 3": resnet.layer3,
-                  "layer 4": nn.Sequential(resnet.layer4, resnet.avgpool), "fc": resnet.fc},
+    "SqueezeNet": {
+        "stem": s[:3], "stage 1": s[3:6], "stage 2": s[6:9],
+        "stage 3": s[9:11], "stage 4": s[11:], "classifier": squeeze.classifier,
+    },
+    "EfficientNet-Lite0": {
+        "stem": nn.Sequential(lite.conv_stem, lite.bn1, lite.blocks[0]),
+        "stage 1": lite.blocks[1], "stage 2": lite.blocks[2],
+        "stage 3": lite.blocks[3:5], "stage 4": lite_top(),
+        "classifier": lite.classifier,
+    },
+    "ResNet-50": {
+        "stem": nn.Sequential(resnet.conv1, resnet.bn1, resnet.relu, resnet.maxpool),
+        "layer 1": resnet.layer1, "layer 2": resnet.layer2, "layer 3": resnet.layer3,
+        "layer 4": nn.Sequential(resnet.layer4, resnet.avgpool), "fc": resnet.fc,
+    },
     "GRU": {"embedding": gru.embedding, "gru": gru.gru, "output": gru.output},
-    "Transformer": {"embedding": nn.Sequential(transformer.position, transformer.embedding), "layer 1": layers[0],
-                    "layer 2": layers[1], "layer 3": layers[2], "output": transformer.output},
-    "DeepLab": {"body": deeplab.backbone, "context": nn.Sequential(*list(deeplab.classifier)[:4]),
-                "classifier": nn.Sequential(*list(deeplab.classifier)[4:])},
-    "Faster R-CNN": {"body": detector.backbone.body, "pyramid": detector.backbone.fpn, "proposals": detector.rpn,
-                     "boxes": detector.roi_heads},
+    "Transformer": {
+        "embedding": nn.Sequential(transformer.position, transformer.embedding),
+        "layer 1": layers[0], "layer 2": layers[1], "layer 3": layers[2],
+        "output": transformer.output,
+    },
+    "DeepLab": {
+        "body": deeplab.backbone,
+        "context": nn.Sequential(*list(deeplab.classifier)[:4]),
+        "classifier": nn.Sequential(*list(deeplab.classifier)[4:]),
+    },
+    "Faster R-CNN": {
+        "body": detector.backbone.body, "pyramid": detector.backbone.fpn,
+        "proposals": detector.rpn, "boxes": detector.roi_heads,
+    },
 }  # fmt: skip
 
 
 # %%
 def table(network, stages, x):
-    """-> for each stage: its name, the shape that leaves it, its parameters, its multiply-adds"""
+    """-> for each stage: its name, the shape that leaves it, its parameters, its
+    multiply-adds
+    """
     cost, shape = measure(network, x)
     rows = []
     for name, part in stages.items():
@@ -512,19 +634,27 @@ def table(network, stages, x):
     return rows
 
 
-tables = {name: table(cut_models[name][0], STAGES[name], cut_models[name][3]) for name in STAGES}
+tables = {
+    name: table(cut_models[name][0], STAGES[name], cut_models[name][3])
+    for name in STAGES
+}
 print(f"{'SqueezeNet':<12}{'leaves':<16}{'parameters':>11}{'multiply-adds':>15}")
 for name, leaves, n, work in tables["SqueezeNet"]:
     print(f"{name:<12}{str(leaves):<16}{n:>11,}{work:>15,}")
 for name, rows in tables.items():  # no parameter is forgotten, in none of the seven
-    assert sum(n for _, _, n, _ in rows) == sum(p.numel() for p in cut_models[name][0].parameters())
+    assert sum(n for _, _, n, _ in rows) == sum(
+        p.numel() for p in cut_models[name][0].parameters()
+    )
 
 # %%
 print(f"{'last stage = g':<20}{'parameters in g':>16}{'multiply-adds in g':>20}")
 for name, rows in tables.items():
     n, work = ([row[i] for row in rows] for i in (2, 3))
     print(f"{name:<20}{n[-1] / sum(n):>16.1%}{work[-1] / sum(work):>20.1%}")
-print(f"proposed boxes that the detector's g looks at: {detector.eval().rpn.post_nms_top_n()} a picture")
+print(
+    "proposed boxes that the detector's g looks at: "
+    f"{detector.eval().rpn.post_nms_top_n()} a picture"
+)
 
 # %% [markdown]
 # *f* mostly does the work, but "the head is small" is no law. A classifier of 1,000 classes holds a large part of
@@ -543,7 +673,9 @@ print(f"proposed boxes that the detector's g looks at: {detector.eval().rpn.post
 
 # %%
 class EveryStage(nn.Module):
-    """x (N, 3, H, W) -> (N, 3 + 64 + 128 + 256 + 384 + 512): means over the map, of x and after each stage"""
+    """x (N, 3, H, W) -> (N, 3 + 64 + 128 + 256 + 384 + 512): means over the map,
+    of x and after each stage
+    """
 
     def __init__(self, backbone):
         super().__init__()
@@ -551,14 +683,18 @@ class EveryStage(nn.Module):
 
     def forward(self, x):
         means = [x.mean(dim=(2, 3))]
-        for stage in self.backbone.stages[:-1]:  # the last one, pool, is itself this mean
+        # the last one, pool, is itself this mean
+        for stage in self.backbone.stages[:-1]:
             x = getattr(self.backbone, stage)(x)
             means.append(x.mean(dim=(2, 3)))
         return torch.cat(means, dim=1)
 
 
 CUTS = ("x",) + f.stages[:-1]
-WIDTHS = [3] + [f.lower(f.preprocess(cells.test.pictures[:1]), stage).shape[1] for stage in f.stages[:-1]]
+WIDTHS = [3] + [
+    f.lower(f.preprocess(cells.test.pictures[:1]), stage).shape[1]
+    for stage in f.stages[:-1]
+]
 print(dict(zip(CUTS, WIDTHS, strict=True)))
 
 
@@ -568,11 +704,21 @@ def fingerprint(module):
 
 
 before, start = fingerprint(f), time.perf_counter()
-parts = [extract(EveryStage(f), loader(split, f.preprocess)) for split in (cells.train, cells.test)]
-everything = torch.cat([features for features, _ in parts])  # (N, 1347), train before test
+parts = [
+    extract(EveryStage(f), loader(split, f.preprocess))
+    for split in (cells.train, cells.test)
+]
+# (N, 1347), train before test
+everything = torch.cat([features for features, _ in parts])
 seconds = time.perf_counter() - start
-print(f"f ran once over {len(everything):,} pictures: {seconds:.1f} s, {1000 * seconds / len(everything):.1f} ms each")
-assert fingerprint(f) == before and everything.shape == (len(cells.train) + len(cells.test), sum(WIDTHS))
+print(
+    f"f ran once over {len(everything):,} pictures: {seconds:.1f} s, "
+    f"{1000 * seconds / len(everything):.1f} ms each"
+)
+assert fingerprint(f) == before and everything.shape == (
+    len(cells.train) + len(cells.test),
+    sum(WIDTHS),
+)
 
 # %% [markdown]
 # **Predict.** ImageNet has neither defects nor crystals. Which of the two questions will one fixed *f* answer better?
@@ -581,7 +727,8 @@ assert fingerprint(f) == before and everything.shape == (len(cells.train) + len(
 # trivial baseline.
 
 # %% tags=["varies"]
-z = everything.split(WIDTHS, dim=1)[-1]  # (N, 512): the mean after the last stage is f(x)
+# (N, 512): the mean after the last stage is f(x)
+z = everything.split(WIDTHS, dim=1)[-1]
 train, test = z[: len(cells.train)], z[len(cells.train) :]
 assert torch.allclose(test[:5], f(f.preprocess(cells.test.pictures[:5])), atol=1e-3)
 
@@ -591,8 +738,15 @@ for name, task in (("defect", cells), ("cell type", kinds)):
     heads[name] = linear_probe(train, task.train.labels, l2=L2)
     seconds = time.perf_counter() - start
     right = (heads[name](test).argmax(dim=1) == task.test.labels).double()
-    ci, trivial = bootstrap_interval(right.numpy()), task.test.labels.bincount().max() / len(task.test)
-    print(f"{name:<10} g trained in {seconds:.1f} s: {ci.mean:.1%} right [{ci.low:.1%}, {ci.high:.1%}]", end="")
+    ci, trivial = (
+        bootstrap_interval(right.numpy()),
+        task.test.labels.bincount().max() / len(task.test),
+    )
+    print(
+        f"{name:<10} g trained in {seconds:.1f} s: {ci.mean:.1%} right [{ci.low:.1%}, "
+        f"{ci.high:.1%}]",
+        end="",
+    )
     print(f", trivial {trivial:.1%}")
     assert ci.low > trivial and fingerprint(f) == before  # f was not trained
 
@@ -612,7 +766,10 @@ defect, kind = (Model(f, head).eval() for head in heads.values())
 store = tempfile.TemporaryDirectory()
 for folder, model in (("defect", defect), ("cell_type", kind)):
     paths = save_parts(model, f"{store.name}/{folder}")
-    print(folder, {name: f"{path.stat().st_size / 1000:,.0f} kB" for name, path in paths.items()})
+    print(
+        folder,
+        {name: f"{path.stat().st_size / 1000:,.0f} kB" for name, path in paths.items()},
+    )
 assert paths["backbone"].stat().st_size > 100 * paths["head"].stat().st_size
 
 # %% [markdown]
@@ -622,7 +779,9 @@ assert paths["backbone"].stat().st_size > 100 * paths["head"].stat().st_size
 
 # %%
 x = f.preprocess(cells.test.pictures[:5])
-model = Model(load_backbone("squeezenet1_1", pretrained=False, size=SIDE), LinearHead(512, 2)).eval()
+model = Model(
+    load_backbone("squeezenet1_1", pretrained=False, size=SIDE), LinearHead(512, 2)
+).eval()
 load_parts(model, f"{store.name}/defect")
 with torch.inference_mode():
     print("the defect model, to the bit:   ", torch.equal(model(x), defect(x)))
@@ -652,18 +811,26 @@ with torch.inference_mode():
 names = cells.train.names + cells.test.names
 row_of = {name: row for row, name in enumerate(names)}
 labels = {
-    name: torch.cat([task.train.labels, task.test.labels]) for name, task in (("defect", cells), ("cell type", kinds))
+    name: torch.cat([task.train.labels, task.test.labels])
+    for name, task in (("defect", cells), ("cell type", kinds))
 }
 
 
 divisions = []  # rows to train on, rows to test on
 for seed in range(SPLITS):
     divided = solar_cells.load(size=SIDE, seed=seed, fractions=FRACTIONS)
-    divisions.append([[row_of[name] for name in part.names] for part in (divided.train, divided.test)])
+    divisions.append(
+        [
+            [row_of[name] for name in part.names]
+            for part in (divided.train, divided.test)
+        ]
+    )
 
 
 def accuracies(z, y):
-    """features (N, D), labels (N,) -> test accuracy of a linear probe for each division"""
+    """features (N, D), labels (N,) -> test accuracy of a linear probe for each
+    division
+    """
     result = []
     for train, test in divisions:
         g = linear_probe(z[train], y[train], l2=L2)
@@ -672,14 +839,30 @@ def accuracies(z, y):
 
 
 by_cut = everything.split(WIDTHS, dim=1)
-probe = {task: torch.tensor([accuracies(z, y) for z in by_cut]).T for task, y in labels.items()}  # (SPLITS, 6)
+# (SPLITS, 6)
+probe = {
+    task: torch.tensor([accuracies(z, y) for z in by_cut]).T
+    for task, y in labels.items()
+}
 knn = {task: [knn_accuracy(z, y, k=5) for z in by_cut] for task, y in labels.items()}
 for task, result in probe.items():
-    print(f"{task:<10} {'cut after':>10} {'probe':>7} {'kNN':>7}   probe minus probe at the top, 95 % interval")
+    print(
+        f"{task:<10} {'cut after':>10} {'probe':>7} {'kNN':>7}   probe minus probe at "
+        "the top, 95 % interval"
+    )
     for i, cut in enumerate(CUTS):
-        print(f"{'':<10} {cut:>10} {result[:, i].mean():>7.1%} {knn[task][i]:>7.1%}", end="")
-        print("" if i == len(CUTS) - 1 else f"   {paired_interval(result[:, i], result[:, -1])}")
-assert (probe["defect"][:, 3] > probe["defect"][:, 1]).all() and probe["cell type"][:, 1:].min() > 0.9
+        print(
+            f"{'':<10} {cut:>10} {result[:, i].mean():>7.1%} {knn[task][i]:>7.1%}",
+            end="",
+        )
+        print(
+            ""
+            if i == len(CUTS) - 1
+            else f"   {paired_interval(result[:, i], result[:, -1])}"
+        )
+assert (probe["defect"][:, 3] > probe["defect"][:, 1]).all() and probe["cell type"][
+    :, 1:
+].min() > 0.9
 
 # %% tags=["varies"]
 fig, axes = plt.subplots(1, 2, figsize=(9, 3.4), sharex=True)
@@ -687,7 +870,14 @@ for ax, task in zip(axes, probe, strict=True):
     both = {"probe": probe[task].numpy(), "kNN": torch.tensor([knn[task]]).numpy()}
     trivial = labels[task].bincount().max() / len(labels[task])
     ax.axhline(trivial, color="black", linestyle=":", linewidth=1)
-    ax.annotate("trivial", (5, trivial), xytext=(0, 3), textcoords="offset points", ha="right", fontsize=9)
+    ax.annotate(
+        "trivial",
+        (5, trivial),
+        xytext=(0, 3),
+        textcoords="offset points",
+        ha="right",
+        fontsize=9,
+    )
     bands(ax, range(len(CUTS)), both, xlabel="cut after", ylabel="accuracy")
     ax.set_xticks(range(len(CUTS)), CUTS, rotation=30)
     ax.set_title(task)
@@ -700,8 +890,13 @@ plt.show()
 # %%
 rows = tables["SqueezeNet"][:-1]  # f's five stages
 for i, (stage, *_) in enumerate(rows, start=1):
-    n, work = (sum(row[k] for row in rows[:i]) / sum(row[k] for row in rows) for k in (2, 3))
-    print(f"f cut after {stage:<8} keeps {n:>5.0%} of its parameters and {work:>5.0%} of its multiply-adds")
+    n, work = (
+        sum(row[k] for row in rows[:i]) / sum(row[k] for row in rows) for k in (2, 3)
+    )
+    print(
+        f"f cut after {stage:<8} keeps {n:>5.0%} of its parameters and {work:>5.0%} of "
+        "its multiply-adds"
+    )
 
 # %% [markdown]
 # **Read.** (c). The first stages already tell the crystals apart: that is texture. (*x* is the mean brightness alone:
@@ -738,19 +933,29 @@ from sklearn.datasets import load_sample_image
 
 squeezenet = load_backbone("squeezenet1_1")
 lite0 = load_backbone("efficientnet_lite0")
-photos = [torch.tensor(load_sample_image(f"{name}.jpg")).permute(2, 0, 1) for name in ("china", "flower")]
+photos = [
+    torch.tensor(load_sample_image(f"{name}.jpg")).permute(2, 0, 1)
+    for name in ("china", "flower")
+]
 
 
 def says(f, preprocess):
     """The most probable of ImageNet's 1,000 classes for each photograph"""
     with torch.inference_mode():
-        best = f.source_logits(torch.cat([preprocess(photo) for photo in photos])).argmax(dim=1)
+        best = f.source_logits(
+            torch.cat([preprocess(photo) for photo in photos])
+        ).argmax(dim=1)
     return [f.source_classes[i] for i in best]
 
 
-right, wrong = says(squeezenet, squeezenet.preprocess), says(squeezenet, lite0.preprocess)
+right, wrong = (
+    says(squeezenet, squeezenet.preprocess),
+    says(squeezenet, lite0.preprocess),
+)
 fig, axes = plt.subplots(1, 2, figsize=(9, 3.6))
-titles = [f"own preprocessing: {a}\nLite0's: {b}" for a, b in zip(right, wrong, strict=True)]
+titles = [
+    f"own preprocessing: {a}\nLite0's: {b}" for a, b in zip(right, wrong, strict=True)
+]
 for ax, photo, title in zip(axes, photos, titles, strict=True):
     pictures([ax], photo[None].numpy(), [title])
 plt.show()
@@ -773,7 +978,9 @@ assert right[0] == "stupa" and wrong[0] == wrong[1]
 # %% tags=["varies"]
 network = w.Dropdown(options=list(tables), description="network")
 cut = w.IntSlider(value=5, min=1, max=5, description="stages in f")
-network.observe(lambda change: setattr(cut, "max", len(tables[change.new]) - 1), "value")
+network.observe(
+    lambda change: setattr(cut, "max", len(tables[change.new]) - 1), "value"
+)
 
 
 def update(settings):
@@ -784,12 +991,19 @@ def update(settings):
 def plot(axes, arrays):
     (rows, cut), (top, bottom) = arrays, axes
     names, sizes, n, work = zip(*rows, strict=True)
-    shapes(top, names, sizes, cut=cut, parameters=n).set_xlabel("values that leave the stage, for one example")
-    halves = {name: (sum(v[:cut]), sum(v[cut:])) for name, v in (("parameters", n), ("multiply-adds", work))}
+    shapes(top, names, sizes, cut=cut, parameters=n).set_xlabel(
+        "values that leave the stage, for one example"
+    )
+    halves = {
+        name: (sum(v[:cut]), sum(v[cut:]))
+        for name, v in (("parameters", n), ("multiply-adds", work))
+    }
     share_bars(bottom, halves)
 
 
-explorer = Explorer({"network": network, "cut": cut}, update, plot, figsize=(8, 6), rows=2)
+explorer = Explorer(
+    {"network": network, "cut": cut}, update, plot, figsize=(8, 6), rows=2
+)
 display(explorer)
 assert explorer.error is None
 

@@ -57,7 +57,8 @@ SEED = 0
 SIDE = 96  # pixels, in both profiles: the table of the experiment was made with it
 LABELS = 100  # labelled pictures of the live experiment, as in the table
 LIVE_EPOCHS = 20  # passes over them, as in the table
-STEPS = size.pick(quick=150, full=500)  # updates for each picture of features on a circle
+# updates for each picture of features on a circle
+STEPS = size.pick(quick=150, full=500)
 
 # %% [markdown]
 # ## Look at the data
@@ -74,10 +75,17 @@ CLASSES = ("whole mono", "whole poly", "defective")
 for part in (cells.train, cells.val, cells.test):
     counts = part.labels.bincount()
     print(
-        f"{len(part):5,} pictures, always '{cells.classes[counts.argmax()]}': {counts.max() / counts.sum():.1%} right"
+        f"{len(part):5,} pictures, always '{cells.classes[counts.argmax()]}': "
+        f"{counts.max() / counts.sum():.1%} right"
     )
-print(dict(zip(CLASSES, y3.bincount().tolist(), strict=True)), "of the validation pictures")
-print(f"loss of equal probabilities: log 2 = {math.log(2):.3f} nats, log 3 = {math.log(3):.3f}")
+print(
+    dict(zip(CLASSES, y3.bincount().tolist(), strict=True)),
+    "of the validation pictures",
+)
+print(
+    f"loss of equal probabilities: log 2 = {math.log(2):.3f} nats, log 3 = "
+    f"{math.log(3):.3f}"
+)
 
 # %% [markdown]
 # ## The article's loss, as published
@@ -91,7 +99,9 @@ print(f"loss of equal probabilities: log 2 = {math.log(2):.3f} nats, log 3 = {ma
 seed_everything(SEED)
 small = solar_cells.load(size=64, seed=SEED).train
 mixed = [[0, 1], [2, 3]]  # of each class: two pictures a batch
-order = [torch.cat([(small.labels == k).nonzero()[i, 0] for k in (1, 0)]) for i in mixed]
+order = [
+    torch.cat([(small.labels == k).nonzero()[i, 0] for k in (1, 0)]) for i in mixed
+]
 dataloader = [(small.pictures[i] / 255, small.labels[i]) for i in order]
 
 model = torchvision.models.resnet50(weights=None)
@@ -140,7 +150,14 @@ train_as_published()
 inputs, labels = dataloader[0]
 features = feature_extractor(inputs)  # (4, 2048, 1, 1)
 feature_loss = 1 - F.cosine_similarity(features, labels)
-print("features", tuple(features.shape), " labels", tuple(labels.shape), " loss", tuple(feature_loss.shape))
+print(
+    "features",
+    tuple(features.shape),
+    " labels",
+    tuple(labels.shape),
+    " loss",
+    tuple(feature_loss.shape),
+)
 
 # %% [markdown]
 # **Failure 3, a silent broadcast.** Four pictures, four labels, and *sixteen* losses of shape (N, 1, N). Tensors of
@@ -174,7 +191,10 @@ F.cosine_similarity(features.flatten(1), labels)
 for n in (1, 2048):
     batch, y = z[:1].expand(n, -1), torch.arange(n) % 2
     out = F.cosine_similarity(batch, y)
-    print(f"N = {n:<5}features {tuple(batch.shape)}, labels {tuple(y.shape)} -> {tuple(out.shape)}")
+    print(
+        f"N = {n:<5}features {tuple(batch.shape)}, labels {tuple(y.shape)} -> "
+        f"{tuple(out.shape)}"
+    )
 
 # %% [markdown]
 # With N = 1 the label is repeated along the features. With N = D = 2048 *the list of all labels of the batch* is taken
@@ -199,7 +219,9 @@ total_loss.backward()
 # %%
 for label in range(4):
     cosine = F.cosine_similarity(z[:1], torch.tensor([label]))
-    print(f"label {label}: the vector ({label}, {label}, …), cosine {cosine.item():.3f}")
+    print(
+        f"label {label}: the vector ({label}, {label}, …), cosine {cosine.item():.3f}"
+    )
 
 # %% [markdown]
 # Label 0 is the zero vector, which has no direction: cosine 0, whatever the features. Labels 1, 2 and 3 are all *the
@@ -213,11 +235,14 @@ for label in range(4):
 
 
 def train_mended(feature_weight):
-    """Three rounds of the loop with shapes, mean and directions mended; f frozen as published."""
+    """Three rounds of the loop with shapes, mean and directions mended; f frozen
+    as published.
+    """
     seed_everything(SEED)
     classifier = nn.Linear(2048, 2)
     optimizer = torch.optim.SGD(classifier.parameters(), lr=0.001)
-    directions = losses.simplex_prototypes(2, 2048)  # one direction a class: explained below
+    # one direction a class: explained below
+    directions = losses.simplex_prototypes(2, 2048)
     for inputs, labels in 3 * dataloader:
         z = feature_extractor(inputs).flatten(1)
         L_f = (1 - F.cosine_similarity(z, directions[labels])).mean()
@@ -263,7 +288,8 @@ assert torch.equal(without[1], with_it[1])
 generator = torch.Generator().manual_seed(SEED)
 z = torch.randn(5, 7, generator=generator, dtype=torch.float64)  # N = 5, D = 7
 y = torch.tensor([0, 1, 2, 1, 0])
-mu = F.normalize(torch.randn(3, 7, generator=generator, dtype=torch.float64), dim=1)  # K = 3
+# K = 3
+mu = F.normalize(torch.randn(3, 7, generator=generator, dtype=torch.float64), dim=1)
 
 unit = z / z.norm(dim=1, keepdim=True)  # (5, 7)
 cosine = (unit * mu[y]).sum(dim=1)  # (5,)
@@ -283,7 +309,8 @@ print("cosines", cosine.round(decimals=3).tolist(), f" L_f {L_f:.4f}")
 # formula, PyTorch, and finite differences ($L$ a little to the right minus $L$ a little to the left) must agree.
 
 # %%
-by_formula = -(mu[y] - cosine[:, None] * unit) / z.norm(dim=1, keepdim=True) / len(z)  # / N: the mean
+# / N: the mean
+by_formula = -(mu[y] - cosine[:, None] * unit) / z.norm(dim=1, keepdim=True) / len(z)
 
 
 def loss_at(z):
@@ -299,7 +326,10 @@ for index in range(z.numel()):
     step = step.view_as(z)
     by_differences.view(-1)[index] = (loss_at(z + step) - loss_at(z - step)) / (2 * h)
 for name, other in (("autograd", by_autograd), ("finite differences", by_differences)):
-    print(f"formula against {name:<20}largest difference below 1e-8: {bool((by_formula - other).abs().max() < 1e-8)}")
+    print(
+        f"formula against {name:<20}largest difference below 1e-8: "
+        f"{bool((by_formula - other).abs().max() < 1e-8)}"
+    )
 sine = (1 - cosine**2).sqrt()
 length = len(z) * by_formula.norm(dim=1)
 print("orthogonal to z:", bool(((by_formula * z).sum(1).abs() < 1e-12).all()), end="")
@@ -311,14 +341,29 @@ print("   length sin θ / ||z||:", torch.allclose(length, sine / z.norm(dim=1)))
 
 # %%
 theta = torch.linspace(0, math.pi, 181, dtype=torch.float64)
-points = torch.stack([theta.cos(), theta.sin()], dim=1)  # length 1, at angle θ from μ = (1, 0)
+# length 1, at angle θ from μ = (1, 0)
+points = torch.stack([theta.cos(), theta.sin()], dim=1)
 first = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
 zeros = torch.zeros(1, dtype=torch.long)
-rows = torch.func.vmap(torch.func.grad(lambda p: losses.cosine_prototype(p[None], zeros, first)))(points)
+rows = torch.func.vmap(
+    torch.func.grad(lambda p: losses.cosine_prototype(p[None], zeros, first))
+)(points)
 fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2))
-curves(left, {"loss": (theta.rad2deg(), 1 - theta.cos())}, xlabel="θ (degrees)", ylabel="1 − cos θ")
-curves(right, {"‖z‖ = 1": (theta.rad2deg(), rows.norm(dim=1)), "‖z‖ = 3": (theta.rad2deg(), rows.norm(dim=1) / 3)},
-       xlabel="θ (degrees)", ylabel="length of the gradient")  # fmt: skip
+curves(
+    left,
+    {"loss": (theta.rad2deg(), 1 - theta.cos())},
+    xlabel="θ (degrees)",
+    ylabel="1 − cos θ",
+)
+curves(
+    right,
+    {
+        "‖z‖ = 1": (theta.rad2deg(), rows.norm(dim=1)),
+        "‖z‖ = 3": (theta.rad2deg(), rows.norm(dim=1) / 3),
+    },
+    xlabel="θ (degrees)",
+    ylabel="length of the gradient",
+)
 for ax in (left, right):
     ax.set(xlim=(0, 180), xticks=range(0, 181, 45))
 plt.show()
@@ -349,7 +394,8 @@ y2 = torch.arange(20) % 2
 start = torch.randn(20, 16, generator=torch.Generator().manual_seed(SEED)).abs()
 history = {}
 for name, end in (("after a ReLU", F.relu), ("may be negative", nn.Identity())):
-    free = start.clone().requires_grad_()  # no negative entry: a ReLU would pass no gradient to those
+    # no negative entry: a ReLU would pass no gradient to those
+    free = start.clone().requires_grad_()
     optimizer = torch.optim.SGD([free], lr=5.0)
     history[name] = []
     for _ in range(400):
@@ -359,12 +405,23 @@ for name, end in (("after a ReLU", F.relu), ("may be negative", nn.Identity())):
         optimizer.step()
         history[name].append(L_f.item())
     print(f"{name:<16}{history[name][-1]:.3f}")
-floor = 1 - (directions[0].clamp(min=0).norm() + directions[1].clamp(min=0).norm()).item() / 2
-print(f"the floor for these directions {floor:.3f}, for any two opposite ones {1 - 0.5**0.5:.3f}")
+floor = (
+    1
+    - (directions[0].clamp(min=0).norm() + directions[1].clamp(min=0).norm()).item() / 2
+)
+print(
+    f"the floor for these directions {floor:.3f}, for any two opposite ones "
+    f"{1 - 0.5**0.5:.3f}"
+)
 
 # %%
 fig, ax = plt.subplots(figsize=(8, 3))
-curves(ax, {name: (range(1, 401), values) for name, values in history.items()}, xlabel="step", ylabel="$L_f$")
+curves(
+    ax,
+    {name: (range(1, 401), values) for name, values in history.items()},
+    xlabel="step",
+    ylabel="$L_f$",
+)
 ax.set_xlim(0, 400)  # so that the dotted line ends before the labels
 _ = ax.axhline(1 - 0.5**0.5, color="black", linestyle=":")
 plt.show()
@@ -394,10 +451,16 @@ print((corners @ corners.T).round(decimals=3) + 0.0)
 z = torch.randn(40, 512, generator=torch.Generator().manual_seed(SEED))
 y = torch.arange(40) % 4
 gen = torch.Generator().manual_seed(SEED)
-for loss in (losses.ProjectedOneHot(4, 512, generator=gen), losses.RunningPrototypes(4, 512),
-             losses.LearnedPrototypes(4, 512, generator=gen)):  # fmt: skip
+for loss in (
+    losses.ProjectedOneHot(4, 512, generator=gen),
+    losses.RunningPrototypes(4, 512),
+    losses.LearnedPrototypes(4, 512, generator=gen),
+):
     numbers = sum(p.numel() for p in loss.parameters())
-    print(f"{type(loss).__name__:<20}loss {loss(z, y):.3f}, {numbers:,} numbers that learn")
+    print(
+        f"{type(loss).__name__:<20}loss {loss(z, y):.3f}, {numbers:,} numbers that "
+        "learn"
+    )
 
 # %% [markdown]
 # **Learned directions need repulsion.** The loss rewards agreement of z with its own μ and says nothing about other
@@ -407,12 +470,15 @@ for loss in (losses.ProjectedOneHot(4, 512, generator=gen), losses.RunningProtot
 
 # %%
 f = load_backbone("squeezenet1_1", size=SIDE)
-raw, _ = extract(f, loader(cells.val, f.preprocess, batch_size=64))  # (222, 512), no entry below 0
+# (222, 512), no entry below 0
+raw, _ = extract(f, loader(cells.val, f.preprocess, batch_size=64))
 assert (raw >= 0).all()
 
 
 def learn_directions(repulsion, steps=400):
-    """-> (last loss without the repulsion, largest cosine between two learned directions)"""
+    """-> (last loss without the repulsion, largest cosine between two learned
+    directions)
+    """
     gen = torch.Generator().manual_seed(SEED)
     z = raw / raw.norm(dim=1, keepdim=True)
     P = (0.1 * torch.randn(2, 512, generator=gen)).requires_grad_()
@@ -429,8 +495,14 @@ def learn_directions(repulsion, steps=400):
 
 # %% tags=["varies"]
 collapsed, apart = learn_directions(0.0), learn_directions(1.0)
-for name, (value, closest) in (("without repulsion", collapsed), ("with repulsion", apart)):
-    print(f"{name:<18}L_f {value:.3f}, largest cosine between two directions {closest:+.3f}")
+for name, (value, closest) in (
+    ("without repulsion", collapsed),
+    ("with repulsion", apart),
+):
+    print(
+        f"{name:<18}L_f {value:.3f}, largest cosine between two directions "
+        f"{closest:+.3f}"
+    )
 assert collapsed[0] < apart[0] and collapsed[1] > 0.95 > 0 > apart[1]
 
 # %% [markdown]
@@ -466,7 +538,9 @@ simplex = losses.simplex_prototypes(3, 2)
 
 
 def on_circle(total_loss, steps=STEPS, lr=0.03):
-    """total_loss(u, y, g) -> (u (N, 2), rows of g (3, 2)) after `steps` updates of P and g by Adam"""
+    """total_loss(u, y, g) -> (u (N, 2), rows of g (3, 2)) after `steps` updates
+    of P and g by Adam
+    """
     seed_everything(SEED)
     P, g = nn.Linear(32, 2, bias=False), LinearHead(2, 3)
     with torch.no_grad():
@@ -489,7 +563,9 @@ FAMILY = {
     "cross-entropy": L_g,
     "+ cosine": lambda u, y, g: L_g(u, y, g) + losses.cosine_prototype(u, y, simplex),
     "+ center": lambda u, y, g: L_g(u, y, g) + 0.5 * moving(u, y),
-    "+ contrastive": lambda u, y, g: L_g(u, y, g) + losses.supervised_contrastive(u, y, temperature=0.1),
+    "+ contrastive": lambda u, y, g: (
+        L_g(u, y, g) + losses.supervised_contrastive(u, y, temperature=0.1)
+    ),
     "NormFace": lambda u, y, g: losses.cosface(u, y, g.weight, scale=8, margin=0),
     "CosFace": lambda u, y, g: losses.cosface(u, y, g.weight, scale=8, margin=0.35),
     "ArcFace": lambda u, y, g: losses.arcface(u, y, g.weight, scale=8, margin=0.5),
@@ -499,7 +575,8 @@ after = {name: on_circle(total_loss) for name, total_loss in FAMILY.items()}
 
 # %%
 def draw_circle(ax, u, y, directions=None, *, lengths=True):
-    """u (N, 2), y (N,), directions (K, 2) -> ax with features, the unit circle, and a line a class
+    """u (N, 2), y (N,), directions (K, 2) -> ax with features, the unit circle, and a
+    line a class
 
     lengths=False draws directions only, each class on a ring of its own.
     """
@@ -509,9 +586,21 @@ def draw_circle(ax, u, y, directions=None, *, lengths=True):
     ax.add_patch(plt.Circle((0, 0), 1, fill=False, color="0.7"))
     for k, (name, colour) in enumerate(zip(CLASSES, colours, strict=True)):
         own = u[y == k].clamp(-1.9, 1.9)
-        ax.scatter(*own.T, s=9, color=colour, marker=MARKERS[k], label=name, alpha=0.7, linewidths=0.3)
+        ax.scatter(
+            *own.T,
+            s=9,
+            color=colour,
+            marker=MARKERS[k],
+            label=name,
+            alpha=0.7,
+            linewidths=0.3,
+        )
         if directions is not None:
-            ax.plot(*zip((0, 0), F.normalize(directions[k], dim=0).tolist(), strict=True), color=colour, lw=2)
+            ax.plot(
+                *zip((0, 0), F.normalize(directions[k], dim=0).tolist(), strict=True),
+                color=colour,
+                lw=2,
+            )
     half = 2 if lengths else 1.35
     ax.set(xlim=(-half, half), ylim=(-half, half), aspect="equal")
     ax.set_axis_off()
@@ -524,7 +613,12 @@ for ax, (name, (u, rows)) in zip(axes.flat, after.items(), strict=False):
     draw_circle(ax, u, y3, lines, lengths="Face" not in name)
     ax.set_title(name, fontsize=10)
 axes.flat[-1].set_axis_off()
-_ = axes.flat[-1].legend(*axes.flat[0].get_legend_handles_labels(), loc="center", frameon=False, markerscale=2)
+_ = axes.flat[-1].legend(
+    *axes.flat[0].get_legend_handles_labels(),
+    loc="center",
+    frameon=False,
+    markerscale=2,
+)
 plt.show()
 
 # %% [markdown]
@@ -536,18 +630,28 @@ plt.show()
 
 # %% tags=["varies"]
 def tightness(u, y):
-    """u (N, 2), y (N,) -> (mean cosine to the own class's mean direction, share nearest to it)"""
+    """u (N, 2), y (N,) -> (mean cosine to the own class's mean direction, share
+    nearest to it)
+    """
     unit = F.normalize(u, dim=1)
     mean = F.normalize(torch.stack([unit[y == k].mean(0) for k in range(3)]), dim=1)
     cosines = unit @ mean.T
-    return cosines.gather(1, y[:, None]).mean().item(), (cosines.argmax(1) == y).double().mean().item()
+    return cosines.gather(1, y[:, None]).mean().item(), (
+        cosines.argmax(1) == y
+    ).double().mean().item()
 
 
 tight = {name: tightness(u, y3) for name, (u, _) in after.items()}
 for name, (own, nearest) in tight.items():
     print(f"{name:<16}cosine to own class {own:.3f}   nearest to own {nearest:.1%}")
-assert min(tight["+ cosine"][0], tight["+ contrastive"][0]) > tight["cross-entropy"][0] + 0.03
-assert max(tight[name][0] for name in ("NormFace", "CosFace", "ArcFace")) < tight["+ cosine"][0] - 0.03
+assert (
+    min(tight["+ cosine"][0], tight["+ contrastive"][0])
+    > tight["cross-entropy"][0] + 0.03
+)
+assert (
+    max(tight[name][0] for name in ("NormFace", "CosFace", "ArcFace"))
+    < tight["+ cosine"][0] - 0.03
+)
 
 # %% [markdown]
 # Cross-entropy alone lets *length* say how sure it is. The cosine and contrastive losses gather each class in an
@@ -562,8 +666,14 @@ assert max(tight[name][0] for name in ("NormFace", "CosFace", "ArcFace")) < tigh
 
 # %%
 scales = torch.linspace(0.5, 16, 63)
-bound = {f"K = {K}": (scales, (1 + (K - 1) * (-scales * K / (K - 1)).exp()).log()) for K in (2, 10, 100)}
-bound = {name: (s, torch.where(value > 1e-4, value, torch.nan)) for name, (s, value) in bound.items()}
+bound = {
+    f"K = {K}": (scales, (1 + (K - 1) * (-scales * K / (K - 1)).exp()).log())
+    for K in (2, 10, 100)
+}
+bound = {
+    name: (s, torch.where(value > 1e-4, value, torch.nan))
+    for name, (s, value) in bound.items()
+}
 fig, ax = plt.subplots(figsize=(8, 3))
 ax.set(yscale="log", ylim=(1e-4, 8), xlim=(0, 16))
 for (name, (x, value)), line in zip(bound.items(), ("-", "--", "-."), strict=True):
@@ -573,7 +683,10 @@ _ = ax.legend(frameon=False)
 plt.show()
 corners = losses.simplex_prototypes(10, 16)
 reached = losses.cosface(corners, torch.arange(10), corners, scale=1, margin=0)
-print(f"K = 10, s = 1: formula {math.log(1 + 9 * math.exp(-10 / 9)):.3f}, features at the corners {reached:.3f}")
+print(
+    f"K = 10, s = 1: formula {math.log(1 + 9 * math.exp(-10 / 9)):.3f}, features at "
+    f"the corners {reached:.3f}"
+)
 
 # %% [markdown]
 # ## Where it breaks: center loss alone
@@ -585,9 +698,16 @@ alone = losses.CenterLoss(3, 2)
 before, _ = on_circle(lambda u, y, g: alone(u, y), steps=0)
 u, _ = on_circle(lambda u, y, g: alone(u, y), steps=max(STEPS, 150))
 final = losses.center(u, y3, alone.centers)
-print("loss below 0.001:", bool(final < 1e-3), "  largest feature below 0.1:", bool(u.norm(dim=1).max() < 0.1))
+print(
+    "loss below 0.001:",
+    bool(final < 1e-3),
+    "  largest feature below 0.1:",
+    bool(u.norm(dim=1).max() < 0.1),
+)
 fig, axes = plt.subplots(1, 2, figsize=(8, 3.2), sharex=True, sharey=True)
-for ax, points, name in zip(axes, (before, u), ("before", "after: one point for everything"), strict=True):
+for ax, points, name in zip(
+    axes, (before, u), ("before", "after: one point for everything"), strict=True
+):
     for k, colour in enumerate((COLOURS["blue"], COLOURS["orange"], COLOURS["green"])):
         ax.scatter(*points[y3 == k].T, s=12, color=colour, marker=MARKERS[k], alpha=0.7)
     ax.set(title=name, xlabel="$u_1$", ylabel="$u_2$")
@@ -627,8 +747,16 @@ def chosen_weights(combine, steps=60):
     lambdas, agreement = [], []
     for _ in range(steps):
         u = model.backbone(z)
-        both = (F.cross_entropy(model.head(u), y3), losses.cosine_prototype(u, y3, simplex))
-        pulls = [torch.autograd.grad(L, model.backbone.weight, retain_graph=True)[0].flatten() for L in both]
+        both = (
+            F.cross_entropy(model.head(u), y3),
+            losses.cosine_prototype(u, y3, simplex),
+        )
+        pulls = [
+            torch.autograd.grad(L, model.backbone.weight, retain_graph=True)[
+                0
+            ].flatten()
+            for L in both
+        ]
         total = combine(both, model)
         w_g, w_f = torch.autograd.grad(total, both, retain_graph=True)
         lambdas.append((w_f / w_g).item())
@@ -651,14 +779,25 @@ chosen = {name: chosen_weights(rule) for name, rule in RULES.items()}
 _, agreement = chosen_weights(losses.pcgrad)
 fig, ax = plt.subplots(figsize=(8, 3.8))
 ax.set(yscale="log", ylim=(1e-2, 100), xlim=(1, 60))
-curves(ax, {name: (range(1, 61), values) for name, (values, _) in chosen.items()}, xlabel="step", ylabel="λ")
+curves(
+    ax,
+    {name: (range(1, 61), values) for name, (values, _) in chosen.items()},
+    xlabel="step",
+    ylabel="λ",
+)
 plt.show()
 
 # %% tags=["varies"]
 for name, (values, _) in chosen.items():
-    print(f"{name:<16}λ at the first step {values[0]:.2f}, at the last {values[-1]:.2f}")
-print(f"the two gradients at P point against each other in {sum(a < 0 for a in agreement)} of {len(agreement)} steps")
-assert chosen["fixed, 1"][0][-1] == 1.0
+    print(
+        f"{name:<16}λ at the first step {values[0]:.2f}, at the last {values[-1]:.2f}"
+    )
+print(
+    "the two gradients at P point against each other in "
+    f"{sum(a < 0 for a in agreement)} of {len(agreement)} steps"
+)
+# five different λ, told apart by a tenth of themselves
+assert len({round(math.log(values[-1]), 1) for values, _ in chosen.values()}) == 5
 
 # %% [markdown]
 # (PCGrad has something to take away in those steps only.) Five rules, five different λ. No rule knows which λ gives
@@ -671,7 +810,10 @@ seed_everything(SEED)
 model = Model(nn.Linear(32, 2, bias=False), LinearHead(2, 3))
 u = model.backbone(z)
 both = (F.cross_entropy(model.head(u), y3), losses.cosine_prototype(u, y3, simplex))
-norm_g, norm_f = (torch.autograd.grad(L, model.backbone.weight, retain_graph=True)[0].norm() for L in both)
+norm_g, norm_f = (
+    torch.autograd.grad(L, model.backbone.weight, retain_graph=True)[0].norm()
+    for L in both
+)
 by_hand = both[0] + norm_g / (norm_f + 1e-4) * both[1]
 from_sftlib = losses.gradient_norm_ratio("backbone.weight")(both, model)
 print(f"by hand {by_hand.item():.4f}   from sftlib {from_sftlib.item():.4f}")
@@ -698,17 +840,28 @@ print(f"by hand {by_hand.item():.4f}   from sftlib {from_sftlib.item():.4f}")
 # seed 0 live for two losses; rounding apart, it is the same run.
 
 # %%
-with open(cache_folder().parent / "results" / "combined_loss.csv", encoding="utf-8") as file:
+with open(
+    cache_folder().parent / "results" / "combined_loss.csv", encoding="utf-8"
+) as file:
     table = list(csv.DictReader(file))
 row_of = {(r["loss"], int(r["labels"]), int(r["seed"])): r for r in table}
-print(f"{len(table)} rows: {len({r['loss'] for r in table})} losses, {len({r['seed'] for r in table})} seeds; ", end="")
-print(f"they took {sum(float(r['seconds']) for r in table) / 60:.0f} minutes on one core, tuning included")
+print(
+    f"{len(table)} rows: {len({r['loss'] for r in table})} losses, "
+    f"{len({r['seed'] for r in table})} seeds; ",
+    end="",
+)
+print(
+    f"they took {sum(float(r['seconds']) for r in table) / 60:.0f} minutes on one "
+    "core, tuning included"
+)
 
 
 @torch.no_grad()
 def maps(pictures):
     """pictures (N, 3, S, S) -> what leaves stage3 of f, the part that stays as it is"""
-    return torch.cat([f.lower(f.preprocess(some), "stage3") for some in pictures.split(128)])
+    return torch.cat(
+        [f.lower(f.preprocess(some), "stage3") for some in pictures.split(128)]
+    )
 
 
 class Standardise(nn.Module):
@@ -725,7 +878,8 @@ class Standardise(nn.Module):
 
 # %%
 order = torch.Generator().manual_seed(SEED)
-mine = torch.randperm(len(cells.train), generator=order)[:LABELS]  # these 100 are labelled, the others unknown
+# these 100 are labelled, the others unknown
+mine = torch.randperm(len(cells.train), generator=order)[:LABELS]
 h, y = maps(cells.train.pictures[mine]), cells.train.labels[mine]
 h_test, start_order = maps(cells.test.pictures), order.get_state()
 
@@ -748,14 +902,24 @@ def train(loss, feature_loss=None):
     top = nn.Sequential(top.stage4, top.pool)
     seed_everything(SEED)
     order.set_state(start_order)
-    model = Model(nn.Sequential(top, Standardise(top(h).detach())), LinearHead(512, 2))  # f's last stage, and g
+    # f's last stage, and g
+    model = Model(nn.Sequential(top, Standardise(top(h).detach())), LinearHead(512, 2))
     optimizer = torch.optim.SGD(model.parameters(), lr=float(row["lr"]), momentum=0.9)
     schedule = warmup_cosine(LIVE_EPOCHS * len(Batches()))
-    records = fit(model, Batches(), optimizer, epochs=LIVE_EPOCHS, feature_loss=feature_loss,
-                  feature_weight=float(row["weight"]), schedule=schedule)  # fmt: skip
+    records = fit(
+        model,
+        Batches(),
+        optimizer,
+        epochs=LIVE_EPOCHS,
+        feature_loss=feature_loss,
+        feature_weight=float(row["weight"]),
+        schedule=schedule,
+    )
     values = [(r.task_loss, r.feature_loss) for r in records if hasattr(r, "task_loss")]
     with torch.inference_mode():
-        return (model(h_test).argmax(1) == cells.test.labels).double().mean().item(), values
+        return (
+            model(h_test).argmax(1) == cells.test.labels
+        ).double().mean().item(), values
 
 
 # %% tags=["varies"]
@@ -769,9 +933,16 @@ def cosine_loss(z, y):
 for loss, L_f in (("cross-entropy", None), ("+ cosine", cosine_loss)):
     found, values = train(loss, L_f)
     row = row_of[loss, LABELS, SEED]
-    print(f"{loss:<15}rate {row['lr']}, λ {row['weight']}: test {found:.1%}, in the table {float(row['test']):.1%}")
-    print(f"{'':<15}L_g {values[0][0]:.3f} -> {values[-1][0]:.3f}, L_f {values[0][1]:.3f} -> {values[-1][1]:.3f}")
-    assert abs(found - float(row["test"])) < 0.02  # rounding on another machine may turn a few pictures
+    print(
+        f"{loss:<15}rate {row['lr']}, λ {row['weight']}: test {found:.1%}, in the "
+        f"table {float(row['test']):.1%}"
+    )
+    print(
+        f"{'':<15}L_g {values[0][0]:.3f} -> {values[-1][0]:.3f}, L_f "
+        f"{values[0][1]:.3f} -> {values[-1][1]:.3f}"
+    )
+    # rounding on another machine may turn a few pictures
+    assert abs(found - float(row["test"])) < 0.02
 
 # %% [markdown]
 # Now all rows. Left, the choices that validation made (`weight` is λ, for cosface and arcface the margin; margin 0,
@@ -782,37 +953,61 @@ ROWS = [loss for loss in dict.fromkeys(r["loss"] for r in table)]
 SEEDS = sorted({int(r["seed"]) for r in table})
 results = {}
 for labels in (100, 1667):
-    header = f"{'rate':>6}{'weight':>9}{'val':>7}{'test':>7}   test minus cross-entropy, 95 % interval"
+    header = (
+        f"{'rate':>6}{'weight':>9}{'val':>7}{'test':>7}   test minus cross-entropy, 95 "
+        "% interval"
+    )
     print(f"{f'{labels:,} labels':<25}{header}")
     for loss in (r for r in ROWS if (r, labels, 0) in row_of):
         mine = [row_of[loss, labels, s] for s in SEEDS]
         base = [float(row_of["cross-entropy", labels, s]["test"]) for s in SEEDS]
         val, test = ([float(r[part]) for r in mine] for part in ("val", "test"))
-        results[loss, labels] = None if loss == "cross-entropy" else paired_interval(test, base)
+        results[loss, labels] = (
+            None if loss == "cross-entropy" else paired_interval(test, base)
+        )
         about = (
-            f"{mine[0]['lr']:>6}{mine[0]['weight']:>9}{mean_interval(val).mean:>7.3f}{mean_interval(test).mean:>7.3f}"
+            f"{mine[0]['lr']:>6}{mine[0]['weight']:>9}{mean_interval(val).mean:>7.3f}"
+            f"{mean_interval(test).mean:>7.3f}"
         )
         print(f"{loss:<25}{about}   {results[loss, labels] or ''}")
 
 # %%
 fig, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharex=True, layout="constrained")
 for ax, labels in zip(axes, (100, 1667), strict=True):
-    shown = [(loss, i) for (loss, n), i in results.items() if n == labels and i is not None][::-1]
+    shown = [
+        (loss, i) for (loss, n), i in results.items() if n == labels and i is not None
+    ][::-1]
     for place, (_, i) in enumerate(shown):
         _ = ax.plot(
-            [100 * i.low, 100 * i.high], [place, place], "-", color=COLOURS["blue"], lw=3, solid_capstyle="butt"
+            [100 * i.low, 100 * i.high],
+            [place, place],
+            "-",
+            color=COLOURS["blue"],
+            lw=3,
+            solid_capstyle="butt",
         )
         _ = ax.plot(100 * i.mean, place, "o", color="black", ms=6)
     ax.axvline(0, color="black", linestyle=":")
-    ax.set(yticks=range(len(shown)), yticklabels=[loss for loss, _ in shown], title=f"{labels:,} labels",
-           xlabel="test accuracy minus\ncross-entropy (points)")  # fmt: skip
+    ax.set(
+        yticks=range(len(shown)),
+        yticklabels=[loss for loss, _ in shown],
+        title=f"{labels:,} labels",
+        xlabel="test accuracy minus\ncross-entropy (points)",
+    )
 plt.show()
 
 # %%
-clear = [(loss, labels) for (loss, labels), i in results.items() if i is not None and i.excludes_zero]
+clear = [
+    (loss, labels)
+    for (loss, labels), i in results.items()
+    if i is not None and i.excludes_zero
+]
 compared = sum(i is not None for i in results.values())
 print(f"{len(clear)} of {compared} intervals exclude zero: {clear}")
-print(f"by chance alone one expects {0.05 * compared:.1f}; one test picture is {100 / 334:.1f} points")
+print(
+    f"by chance alone one expects {0.05 * compared:.1f}; one test picture is "
+    f"{100 / 334:.1f} points"
+)
 
 # %% [markdown]
 # **Read.** No loss gains anything that we can see: answer (c). With 100 labels *all eight* means lie below plain
@@ -836,7 +1031,9 @@ print(f"by chance alone one expects {0.05 * compared:.1f}; one test picture is {
 
 # %%
 def update(settings):
-    """λ, margin, temperature, steps -> features u (N, 2), rows of g (3, 2), share nearest to their own row"""
+    """λ, margin, temperature, steps -> features u (N, 2), rows of g (3, 2), share
+    nearest to their own row
+    """
     gen = torch.Generator().manual_seed(SEED)
     P = (0.3 * torch.randn(2, 32, generator=gen)).requires_grad_()
     W = simplex.clone().requires_grad_()
@@ -857,17 +1054,38 @@ def plot(ax, arrays):
     u, W, share = arrays
     draw_circle(ax, u, y3, W, lengths=False)
     for k in range(3):
-        ax.plot(*zip((0, 0), (1.25 * simplex[k]).tolist(), strict=True), color="black", linestyle=":", lw=1)
-    ax.set_title(f"{share:.0%} nearest to their own row of g", fontsize=10, loc="center")
-    for k, (name, colour) in enumerate(zip(CLASSES, ("blue", "orange", "green"), strict=True)):
-        ax.text(-1.35, 1.28 - 0.12 * k, "●▲■"[k] + " " + name, color=COLOURS[colour], fontsize=9)
+        ax.plot(
+            *zip((0, 0), (1.25 * simplex[k]).tolist(), strict=True),
+            color="black",
+            linestyle=":",
+            lw=1,
+        )
+    ax.set_title(
+        f"{share:.0%} nearest to their own row of g", fontsize=10, loc="center"
+    )
+    for k, (name, colour) in enumerate(
+        zip(CLASSES, ("blue", "orange", "green"), strict=True)
+    ):
+        ax.text(
+            -1.35,
+            1.28 - 0.12 * k,
+            "●▲■"[k] + " " + name,
+            color=COLOURS[colour],
+            fontsize=9,
+        )
 
 
 # %% tags=["varies"]
 controls = {
-    "feature_weight": w.FloatSlider(value=1.0, min=0, max=10, step=0.5, description="λ"),
-    "margin": w.FloatSlider(value=0.35, min=0, max=0.8, step=0.05, description="margin m"),
-    "temperature": w.FloatLogSlider(value=0.1, base=10, min=-1.5, max=0, step=0.1, description="temperature T"),
+    "feature_weight": w.FloatSlider(
+        value=1.0, min=0, max=10, step=0.5, description="λ"
+    ),
+    "margin": w.FloatSlider(
+        value=0.35, min=0, max=0.8, step=0.05, description="margin m"
+    ),
+    "temperature": w.FloatLogSlider(
+        value=0.1, base=10, min=-1.5, max=0, step=0.1, description="temperature T"
+    ),
     "steps": w.IntSlider(value=20, min=0, max=40, description="steps"),
 }
 explorer = Explorer(controls, update, plot, figsize=(4.2, 4.2))
@@ -902,7 +1120,9 @@ assert explorer.error is None
 
 # %% tags=["exercise"]
 def cosine_gradient(z, mu):
-    """z (D,), mu (D,) of length 1 -> gradient (D,) of 1 − cos(z, mu) with respect to z"""
+    """z (D,), mu (D,) of length 1 -> gradient (D,) of 1 − cos(z, mu) with respect
+    to z
+    """
     # BEGIN SOLUTION
     # STUB: ...
     unit = z / z.norm()
@@ -1061,7 +1281,9 @@ def contrastive(z, y, temperature):
         positives = [p for p in others if y[p] == y[i]]
         if positives:
             scores = unit[others] @ unit[i] / temperature
-            logs = [unit[i] @ unit[p] / temperature - scores.logsumexp(0) for p in positives]
+            logs = [
+                unit[i] @ unit[p] / temperature - scores.logsumexp(0) for p in positives
+            ]
             terms.append(-sum(logs) / len(positives))
     return sum(terms) / len(terms)
     # END SOLUTION

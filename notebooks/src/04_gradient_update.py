@@ -53,8 +53,10 @@ plt.show()
 size = runtime.profile()
 SEED = 0
 SIDE = size.pick(quick=96, full=224)  # pixels of the solar cells
-PICTURES = size.pick(quick=600, full=1667)  # training pictures that the real network is tuned on
-SUBSET = size.pick(quick=48, full=256)  # of these, the fixed ones on which the map of the loss is drawn
+# training pictures that the real network is tuned on
+PICTURES = size.pick(quick=600, full=1667)
+# of these, the fixed ones on which the map of the loss is drawn
+SUBSET = size.pick(quick=48, full=256)
 GRID = size.pick(quick=25, full=41)  # points along each side of that map
 EPOCHS = size.pick(quick=6, full=12)  # passes over the training pictures
 FEATURE_WEIGHT = 0.5  # λ in L = L_g + λ L_f
@@ -81,9 +83,14 @@ print(f"a model that knows nothing has the loss log 3 = {np.log(3):.3f}")
 cells = solar_cells.load(size=SIDE, seed=SEED)
 squeezenet = backbones.load_backbone("squeezenet1_1", size=SIDE)
 part = cells.train.subset(torch.arange(PICTURES))
-h, labels = features.extract(squeezenet, loader(part, squeezenet.preprocess, batch_size=50), stage="stage3")
+h, labels = features.extract(
+    squeezenet, loader(part, squeezenet.preprocess, batch_size=50), stage="stage3"
+)
 print("h", tuple(h.shape), "  of each class", labels.bincount().tolist(), cells.classes)
-print(f"always answering the larger class is right for {labels.bincount().max() / len(labels):.1%}; log 2 = 0.693")
+print(
+    "always answering the larger class is right for "
+    f"{labels.bincount().max() / len(labels):.1%}; log 2 = 0.693"
+)
 
 # %%
 fig, axes = plt.subplots(1, 6, figsize=(9, 1.9))
@@ -189,7 +196,9 @@ def combined(A, B, x=x, mu=mu):
 
 
 def finite_differences(function, tensors, which, eps):
-    """The derivative of function(*tensors) by every entry of tensors[which], one after the other."""
+    """The derivative of function(*tensors) by every entry of tensors[which], one
+    after the other.
+    """
     moved = [t.clone() for t in tensors]
     entries, out = moved[which].view(-1), torch.zeros_like(tensors[which])
     for i, value in enumerate(entries.tolist()):
@@ -204,7 +213,9 @@ def finite_differences(function, tensors, which, eps):
 A.requires_grad_(), B.requires_grad_()
 autograd = torch.autograd.grad(combined(A, B), (A, B))
 with torch.no_grad():
-    differences = [finite_differences(combined, (A, B), which, eps=1e-5) for which in (0, 1)]
+    differences = [
+        finite_differences(combined, (A, B), which, eps=1e-5) for which in (0, 1)
+    ]
 
 
 def agree(what, a, b, below):
@@ -234,7 +245,10 @@ for dtype in (torch.float64, torch.float32):
         return combined(A, B, x.to(dtype), mu.to(dtype))
 
     tries = [finite_differences(loss, start, 1, eps).double() for eps in sizes]
-    errors[str(dtype).removeprefix("torch.")] = (sizes, [(t - by_hand["∂L/∂B"]).abs().max().item() for t in tries])
+    errors[str(dtype).removeprefix("torch.")] = (
+        sizes,
+        [(t - by_hand["∂L/∂B"]).abs().max().item() for t in tries],
+    )
 
 fig, ax = plt.subplots(figsize=(6.5, 3.2))
 ax.set(xscale="log", yscale="log")
@@ -256,40 +270,81 @@ assert min(errors["float32"][1]) > 1e3 * min(errors["float64"][1])
 
 # %%
 def parts_of(L_g, L_f):
-    """-> loss -> (gradient for A, gradient for B); None where the loss does not depend on it"""
+    """-> loss -> (gradient for A, gradient for B); None where the loss does not
+    depend on it
+    """
     losses = {"L_f": FEATURE_WEIGHT * L_f, "L_g": L_g, "L": L_g + FEATURE_WEIGHT * L_f}
     return {
-        name: torch.autograd.grad(loss, (A, B), retain_graph=True, allow_unused=True) for name, loss in losses.items()
+        name: torch.autograd.grad(loss, (A, B), retain_graph=True, allow_unused=True)
+        for name, loss in losses.items()
     }
 
 
 ledger = parts_of(*both_losses(A, B))
-assert ledger["L_f"][1] is None  # g does not appear in L_f: autograd finds no way, not even a zero
-agree("∂L/∂f = λ ∂L_f/∂f + ∂L_g/∂f", ledger["L"][0], ledger["L_f"][0] + ledger["L_g"][0], 1e-12)
-agree("∂L_g/∂f is what came through B", ledger["L_g"][0], (from_g * (1 - z**2)).T @ x, 1e-12)
+# g does not appear in L_f: autograd finds no way, not even a zero
+assert ledger["L_f"][1] is None
+agree(
+    "∂L/∂f = λ ∂L_f/∂f + ∂L_g/∂f",
+    ledger["L"][0],
+    ledger["L_f"][0] + ledger["L_g"][0],
+    1e-12,
+)
+agree(
+    "∂L_g/∂f is what came through B",
+    ledger["L_g"][0],
+    (from_g * (1 - z**2)).T @ x,
+    1e-12,
+)
 agree("∂L/∂g = ∂L_g/∂g", ledger["L"][1], ledger["L_g"][1], 1e-12)
 
 
 # %% tags=["hide-input"]
 def ledger_picture(ledger, titles):
-    """loss -> (gradient for f, for g) or None -> figure: a row for f, a row for g, a column a loss"""
+    """loss -> (gradient for f, for g) or None -> figure: a row for f, a row for
+    g, a column a loss
+    """
     fig, axes = plt.subplots(2, 3, figsize=(9, 4.0))
-    top = max(g.abs().max().item() for pair in ledger.values() for g in pair if g is not None)
+    top = max(
+        g.abs().max().item() for pair in ledger.values() for g in pair if g is not None
+    )
     for row, (part, letter) in enumerate((("f", "A"), ("g", "B"))):
         for column, pair in enumerate(ledger.values()):
             ax, gradient = axes[row, column], pair[row]
             none = gradient is None or not gradient.abs().max() > 0
             values = torch.zeros_like((A, B)[row]) if none else gradient
-            image = ax.imshow(values.detach(), cmap="PuOr", vmin=-top, vmax=top, aspect="auto")
+            image = ax.imshow(
+                values.detach(), cmap="PuOr", vmin=-top, vmax=top, aspect="auto"
+            )
             ax.set(xticks=[], yticks=[])
             ax.grid(False)
             ax.set_title(titles[row][column], fontsize=12, loc="center")
-            ax.set_xlabel("nothing: not connected" if none else f"length {gradient.norm():.3f}")
+            ax.set_xlabel(
+                "nothing: not connected" if none else f"length {gradient.norm():.3f}"
+            )
             if none:
-                ax.text(0.5, 0.5, "0", transform=ax.transAxes, ha="center", va="center", fontsize=30, color="#595959")
+                ax.text(
+                    0.5,
+                    0.5,
+                    "0",
+                    transform=ax.transAxes,
+                    ha="center",
+                    va="center",
+                    fontsize=30,
+                    color="#595959",
+                )
             sign = ("+", "=", "")[column]
-            ax.text(1.12, 0.5, sign, transform=ax.transAxes, ha="center", va="center", fontsize=22)
-        axes[row, 0].set_ylabel(f"{part}\n({letter})", rotation=0, labelpad=22, va="center", fontsize=13)
+            ax.text(
+                1.12,
+                0.5,
+                sign,
+                transform=ax.transAxes,
+                ha="center",
+                va="center",
+                fontsize=22,
+            )
+        axes[row, 0].set_ylabel(
+            f"{part}\n({letter})", rotation=0, labelpad=22, va="center", fontsize=13
+        )
     fig.colorbar(image, ax=axes, label="entry of the gradient", shrink=0.8)
     return fig
 
@@ -328,8 +383,18 @@ def stop_gradient(A, B):
 
 
 cut = parts_of(*stop_gradient(A, B))
-agree("joint, by sftlib: L_g and L_f", torch.stack(joint(A, B)), torch.stack(both_losses(A, B)), 1e-12)
-agree("stop-gradient has the same values", torch.stack(stop_gradient(A, B)), torch.stack(joint(A, B)), 1e-12)
+agree(
+    "joint, by sftlib: L_g and L_f",
+    torch.stack(joint(A, B)),
+    torch.stack(both_losses(A, B)),
+    1e-12,
+)
+agree(
+    "stop-gradient has the same values",
+    torch.stack(stop_gradient(A, B)),
+    torch.stack(joint(A, B)),
+    1e-12,
+)
 assert cut["L_g"][0] is None and cut["L_f"][1] is None  # each part hears one loss
 agree("stop-gradient: f hears L_f", cut["L"][0], ledger["L_f"][0], 1e-12)
 agree("stop-gradient: g hears L_g", cut["L"][1], ledger["L_g"][1], 1e-12)
@@ -374,8 +439,14 @@ def towards_prototypes(z, y):
 
 
 def one_train_step(model):
-    optimizer = torch.optim.SGD(adaptation.param_groups(f=(model.backbone, LR_F), g=(model.head, LR_G)))
-    losses = {"task_loss": F.cross_entropy, "feature_loss": towards_prototypes, "feature_weight": FEATURE_WEIGHT}
+    optimizer = torch.optim.SGD(
+        adaptation.param_groups(f=(model.backbone, LR_F), g=(model.head, LR_G))
+    )
+    losses = {
+        "task_loss": F.cross_entropy,
+        "feature_loss": towards_prototypes,
+        "feature_weight": FEATURE_WEIGHT,
+    }
     training.train_step(model, x, y, optimizer, **losses)
     return [p.detach() for p in model.parameters()]
 
@@ -398,13 +469,20 @@ agree("train_step with the cut: B", new_B, B - LR_G * by_hand["∂L/∂B"], 1e-1
 
 # %%
 runtime.seed_everything(SEED)
-untouched = Model(torch.nn.Sequential(squeezenet.stage4, squeezenet.pool), LinearHead(512, 2)).eval()
-print(f"f learns {sum(p.numel() for p in untouched.backbone.parameters()):,} numbers,", end=" ")
+untouched = Model(
+    torch.nn.Sequential(squeezenet.stage4, squeezenet.pool), LinearHead(512, 2)
+).eval()
+print(
+    f"f learns {sum(p.numel() for p in untouched.backbone.parameters()):,} numbers,",
+    end=" ",
+)
 print(f"g learns {sum(p.numel() for p in untouched.head.parameters()):,}")
 
 
 def ten_steps(make_move, scale=1.0):
-    """make_move(model) -> move(), which changes the parameters by their .grad -> weights (10, n) after each step"""
+    """make_move(model) -> move(), which changes the parameters by their .grad ->
+    weights (10, n) after each step
+    """
     model = copy.deepcopy(untouched)
     move, path = make_move(model), []
     for k in range(10):
@@ -420,7 +498,9 @@ def ten_steps(make_move, scale=1.0):
 # %%
 def rates(model, lr_f=1e-3, lr_g=1e-2):
     """-> (parameter, its α) for all parameters of f and of g"""
-    return [(p, lr_f) for p in model.backbone.parameters()] + [(p, lr_g) for p in model.head.parameters()]
+    return [(p, lr_f) for p in model.backbone.parameters()] + [
+        (p, lr_g) for p in model.head.parameters()
+    ]
 
 
 def groups(model, lr_f=1e-3, lr_g=1e-2):
@@ -453,8 +533,12 @@ official = ten_steps(lambda model: torch.optim.SGD(groups(model)).step)
 mine, naive = ten_steps(sgd_by_hand), ten_steps(sgd_naive)
 for name, path in (("p.add_(g, alpha=-lr)", mine), ("p - lr * g", naive)):
     share = (path[-1] != official[-1]).double().mean()
-    print(f"{name:<22} {share:.2%} of the weights differ, by at most {(path[-1] - official[-1]).abs().max():.1e}")
-assert torch.equal(mine, official)  # every weight, every bit, after each of the ten steps
+    print(
+        f"{name:<22} {share:.2%} of the weights differ, by at most "
+        f"{(path[-1] - official[-1]).abs().max():.1e}"
+    )
+# every weight, every bit, after each of the ten steps
+assert torch.equal(mine, official)
 assert torch.allclose(naive, official, atol=1e-4)
 
 # %% [markdown]
@@ -470,8 +554,12 @@ lr = torch.tensor(0.1)  # the float32 nearest to 0.1
 fused = p32.clone().add_(g32, alpha=-0.1)
 two_roundings = p32 - 0.1 * g32
 one_rounding = (p32.double() - lr.double() * g32.double()).float()
-print(f"rounded once, against add_:       {(one_rounding != fused).sum()} of 1000 differ")
-print(f"rounded twice, against add_:      {(two_roundings != fused).sum()} of 1000 differ")
+print(
+    f"rounded once, against add_:       {(one_rounding != fused).sum()} of 1000 differ"
+)
+print(
+    f"rounded twice, against add_:      {(two_roundings != fused).sum()} of 1000 differ"
+)
 assert torch.allclose(two_roundings, fused, rtol=0, atol=1e-6)
 
 # %% [markdown]
@@ -499,15 +587,22 @@ def momentum_by_hand(model):
 
     def move():
         for p, lr in rates(model):
-            gradient = p.grad.add(p, alpha=DECAY)  # coupled: decay is part of the gradient
-            velocity[p] = velocity[p].mul_(MOMENTUM).add_(gradient) if p in velocity else gradient
+            # coupled: decay is part of the gradient
+            gradient = p.grad.add(p, alpha=DECAY)
+            velocity[p] = (
+                velocity[p].mul_(MOMENTUM).add_(gradient) if p in velocity else gradient
+            )
             p.add_(velocity[p], alpha=-lr)
 
     return move
 
 
 mine = ten_steps(momentum_by_hand)
-official = ten_steps(lambda model: torch.optim.SGD(groups(model), momentum=MOMENTUM, weight_decay=DECAY).step)
+official = ten_steps(
+    lambda model: (
+        torch.optim.SGD(groups(model), momentum=MOMENTUM, weight_decay=DECAY).step
+    )
+)
 assert torch.equal(mine, official)
 print("SGD with momentum and coupled decay: equal to the bit after each of ten steps")
 
@@ -519,8 +614,10 @@ def adamw_by_hand(model, alpha=1e-3, decay=0.1, beta1=0.9, beta2=0.999, eps=1e-8
     def move():
         t[0] += 1
         for p in model.parameters():
-            m[p] = m.get(p, torch.zeros_like(p)).lerp(p.grad, 1 - beta1)  # running mean of the gradient
-            s[p] = beta2 * s.get(p, torch.zeros_like(p)) + (1 - beta2) * p.grad**2  # … and of its square
+            # running mean of the gradient
+            m[p] = m.get(p, torch.zeros_like(p)).lerp(p.grad, 1 - beta1)
+            # … and of its square
+            s[p] = beta2 * s.get(p, torch.zeros_like(p)) + (1 - beta2) * p.grad**2
             m_hat, s_hat = m[p] / (1 - beta1 ** t[0]), s[p] / (1 - beta2 ** t[0])
             p.mul_(1 - alpha * decay)  # decoupled: the gradient knows nothing of it
             p.sub_(alpha * m_hat / (s_hat.sqrt() + eps))
@@ -529,8 +626,12 @@ def adamw_by_hand(model, alpha=1e-3, decay=0.1, beta1=0.9, beta2=0.999, eps=1e-8
 
 
 mine = ten_steps(adamw_by_hand)
-official = ten_steps(lambda model: torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.1).step)
-coupled = ten_steps(lambda model: torch.optim.Adam(model.parameters(), lr=1e-3, weight_decay=0.1).step)
+official = ten_steps(
+    lambda model: torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.1).step
+)
+coupled = ten_steps(
+    lambda model: torch.optim.Adam(model.parameters(), lr=1e-3, weight_decay=0.1).step
+)
 agree("AdamW by hand, torch's", mine[-1], official[-1], 1e-4)
 assert (mine - official).norm() < 1e-3 * (coupled - official).norm()
 
@@ -568,22 +669,47 @@ def bowl(w):
 
 for alpha in (0.02, 0.18, 0.198, 0.202, 0.21):
     path = descend(alpha)
-    assert np.allclose(path[-1], (1 - alpha * curvature) ** 30 * path[0])  # the formula above
-    print(f"α {alpha:<6} α λ_max {alpha * 10:<5.2f} loss {bowl(path[0]):.1f} -> {bowl(path[-1]):9.3f}")
+    # the formula above
+    assert np.allclose(path[-1], (1 - alpha * curvature) ** 30 * path[0])
+    print(
+        f"α {alpha:<6} α λ_max {alpha * 10:<5.2f} loss {bowl(path[0]):.1f} -> "
+        f"{bowl(path[-1]):9.3f}"
+    )
     assert (abs(path[-1, 1]) > abs(path[0, 1])) == (alpha > 2 / curvature.max())
 
 # %%
 fig, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.4), width_ratios=(1.3, 1))
 a, b = np.meshgrid(np.linspace(-5, 4, 80), np.linspace(-5, 5, 80))
-left.contour(a, b, bowl(np.stack([a, b], axis=-1)), levels=12, colors="#BBBBBB", linewidths=0.8)
+left.contour(
+    a, b, bowl(np.stack([a, b], axis=-1)), levels=12, colors="#BBBBBB", linewidths=0.8
+)
 right.set(yscale="log", xlim=(0, 30))
 tries = {"too small": 0.02, "right": 0.18, "too large": 0.21}
-for (name, alpha), colour, marker in zip(tries.items(), ("blue", "vermillion", "green"), MARKERS, strict=False):
+for (name, alpha), colour, marker in zip(
+    tries.items(), ("blue", "vermillion", "green"), MARKERS, strict=False
+):
     path = descend(alpha)
-    left.plot(*path[:26].T, color=COLOURS[colour], marker=marker, markersize=4, linewidth=1, label=f"{name}, {alpha}")
-left.set(xlabel="flat direction, λ = 1", ylabel="steep direction, λ = 10", xlim=(-5, 4), ylim=(-5, 5))
+    left.plot(
+        *path[:26].T,
+        color=COLOURS[colour],
+        marker=marker,
+        markersize=4,
+        linewidth=1,
+        label=f"{name}, {alpha}",
+    )
+left.set(
+    xlabel="flat direction, λ = 1",
+    ylabel="steep direction, λ = 10",
+    xlim=(-5, 4),
+    ylim=(-5, 5),
+)
 left.legend(title="α", loc="center right", fontsize=9, frameon=True)
-curves(right, {n: (np.arange(31), bowl(descend(a))) for n, a in tries.items()}, xlabel="step", ylabel="loss")
+curves(
+    right,
+    {n: (np.arange(31), bowl(descend(a))) for n, a in tries.items()},
+    xlabel="step",
+    ylabel="loss",
+)
 plt.show()
 
 # %% [markdown]
@@ -595,7 +721,9 @@ plt.show()
 
 # %%
 def grows(alpha, momentum, curvature=10.0, steps=3000):
-    """Does gradient descent with momentum get farther from the minimum of a bowl with one direction?"""
+    """Does gradient descent with momentum get farther from the minimum of a bowl
+    with one direction?
+    """
     w, v = 1.0, 0.0
     for _ in range(steps):
         v = momentum * v + curvature * w
@@ -606,7 +734,10 @@ def grows(alpha, momentum, curvature=10.0, steps=3000):
 for momentum in (0.0, 0.5, 0.9):
     limit = 2 * (1 + momentum) / 10
     assert grows(1.01 * limit, momentum) and not grows(0.99 * limit, momentum)
-    print(f"μ = {momentum}: 1 % below α = {limit:.2f} it comes to rest, 1 % above it diverges")
+    print(
+        f"μ = {momentum}: 1 % below α = {limit:.2f} it comes to rest, 1 % above it "
+        "diverges"
+    )
 
 # %% [markdown]
 # ## Then a real network
@@ -620,7 +751,9 @@ order, history = torch.Generator().manual_seed(SEED), []
 for _ in range(EPOCHS):
     for rows in torch.randperm(len(labels), generator=order).split(50):
         history.append(
-            training.train_step(tuned, h[rows], labels[rows], optimizer, task_loss=F.cross_entropy).loss.item()
+            training.train_step(
+                tuned, h[rows], labels[rows], optimizer, task_loss=F.cross_entropy
+            ).loss.item()
         )
 per_epoch = np.array(history).reshape(EPOCHS, -1).mean(axis=1)
 print("mean training loss of each epoch:", *(f"{loss:.3f}" for loss in per_epoch))
@@ -653,18 +786,27 @@ shapes = [p.shape for p in tuned.parameters()]
 
 
 def loss_at(weights):
-    """weights (n,) -> the loss of the network with these weights on the fixed pictures"""
+    """weights (n,) -> the loss of the network with these weights on the fixed
+    pictures
+    """
     parts = weights.split([s.numel() for s in shapes])
-    state = {name: part.view(shape) for name, part, shape in zip(names, parts, shapes, strict=True)}
+    state = {
+        name: part.view(shape)
+        for name, part, shape in zip(names, parts, shapes, strict=True)
+    }
     return F.cross_entropy(torch.func.functional_call(tuned, state, (h_map,)), y_map)
 
 
 # %%
 def sharpest(model, steps=10):
-    """-> direction (n,) of largest curvature, and that curvature, by power iteration on the second derivatives"""
+    """-> direction (n,) of largest curvature, and that curvature, by power
+    iteration on the second derivatives
+    """
     parameters = list(model.parameters())
     loss = F.cross_entropy(model(h_map), y_map)
-    slope = torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters, create_graph=True)])
+    slope = torch.cat(
+        [g.flatten() for g in torch.autograd.grad(loss, parameters, create_graph=True)]
+    )
     v = torch.randn(len(theta), generator=torch.Generator().manual_seed(SEED))
     for _ in range(steps):
         v = v / v.norm()
@@ -673,11 +815,21 @@ def sharpest(model, steps=10):
 
 
 def filter_normalised(generator):
-    """-> direction (n,) of length 1: noise with the length of each filter; biases stay"""
+    """-> direction (n,) of length 1: noise with the length of each filter; biases
+    stay
+    """
     noise = []
     for p in tuned.parameters():
-        r = torch.randn(p.shape, generator=generator).flatten(1) if p.ndim > 1 else torch.zeros(len(p), 1)
-        noise.append(F.normalize(r) * p.detach().flatten(1).norm(dim=1, keepdim=True) if p.ndim > 1 else r)
+        r = (
+            torch.randn(p.shape, generator=generator).flatten(1)
+            if p.ndim > 1
+            else torch.zeros(len(p), 1)
+        )
+        noise.append(
+            F.normalize(r) * p.detach().flatten(1).norm(dim=1, keepdim=True)
+            if p.ndim > 1
+            else r
+        )
     return F.normalize(flat(noise), dim=0)
 
 
@@ -686,14 +838,26 @@ way = theta - flat(untouched.parameters())
 u = way / way.norm()
 v, curvature_max = sharpest(tuned)
 v = F.normalize(v - (v @ u) * u, dim=0)  # at a right angle to u
-directions = {"sharpest": v, "start → tuned": u, "random": filter_normalised(torch.Generator().manual_seed(SEED))}
+directions = {
+    "sharpest": v,
+    "start → tuned": u,
+    "random": filter_normalised(torch.Generator().manual_seed(SEED)),
+}
 
 distance = torch.linspace(-0.24, 0.24, 13)
 with torch.inference_mode():
-    profiles = {n: (distance, [loss_at(theta + t * d).item() for t in distance]) for n, d in directions.items()}
+    profiles = {
+        n: (distance, [loss_at(theta + t * d).item() for t in distance])
+        for n, d in directions.items()
+    }
 fig, ax = plt.subplots(figsize=(6.5, 3.2))
 ax.set_ylim(0, 5)
-curves(ax, profiles, xlabel="distance from the tuned weights", ylabel="loss (nats per picture)")
+curves(
+    ax,
+    profiles,
+    xlabel="distance from the tuned weights",
+    ylabel="loss (nats per picture)",
+)
 plt.show()
 rise = {name: max(losses) - min(losses) for name, (_, losses) in profiles.items()}
 assert rise["sharpest"] > 5 * max(rise["start → tuned"], rise["random"])
@@ -704,11 +868,22 @@ assert rise["sharpest"] > 5 * max(rise["start → tuned"], rise["random"])
 # of training and the sharpest direction.
 
 # %% tags=["varies"]
-a_axis, b_axis = np.linspace(-1.25, 0.9, GRID) * way.norm().item(), np.linspace(-0.45, 0.45, GRID)
+a_axis, b_axis = (
+    np.linspace(-1.25, 0.9, GRID) * way.norm().item(),
+    np.linspace(-0.45, 0.45, GRID),
+)
 with torch.inference_mode():
-    grid = np.array([[loss_at(theta + float(a) * u + float(b) * v).item() for a in a_axis] for b in b_axis])
+    grid = np.array(
+        [
+            [loss_at(theta + float(a) * u + float(b) * v).item() for a in a_axis]
+            for b in b_axis
+        ]
+    )
 limit = 2 / curvature_max
-print(f"way from the start to the tuned weights: {way.norm():.2f}   largest curvature {curvature_max:.0f}")
+print(
+    f"way from the start to the tuned weights: {way.norm():.2f}   largest curvature "
+    f"{curvature_max:.0f}"
+)
 print(f"so near the tuned weights the limit should be α = 2/λ_max = {limit:.4f}")
 assert grid.min() < loss_at(theta).item() + 1e-6 < grid.max()
 
@@ -726,7 +901,9 @@ surface = RectBivariateSpline(b_axis, a_axis, np.log(grid))
 def slope_on_map(w):
     """w = (a, b) -> loss, gradient (2,), from the interpolated map"""
     loss = np.exp(surface(w[1], w[0])[0, 0])
-    return loss, loss * np.array([surface(w[1], w[0], dy=1)[0, 0], surface(w[1], w[0], dx=1)[0, 0]])
+    return loss, loss * np.array(
+        [surface(w[1], w[0], dy=1)[0, 0], surface(w[1], w[0], dx=1)[0, 0]]
+    )
 
 
 def slope_of_network(w):
@@ -737,7 +914,9 @@ def slope_of_network(w):
 
 
 def walk(slope, start, alpha, momentum=0.0, steps=40):
-    """-> points (T, 2), losses (T,) of gradient descent; it ends where it leaves the map"""
+    """-> points (T, 2), losses (T,) of gradient descent; it ends where it leaves
+    the map
+    """
     w, velocity, points, losses = np.array(start), np.zeros(2), [], []
     for _ in range(steps + 1):
         points.append(w)
@@ -759,12 +938,21 @@ def walk(slope, start, alpha, momentum=0.0, steps=40):
 # %% tags=["varies"]
 wall = (-0.4 * way.norm().item(), 0.15)
 shares = {"too small": 0.02, "right": 0.5, "too large": 2.5}
-walks = {name: walk(slope_on_map, wall, share * limit) for name, share in shares.items()}
+walks = {
+    name: walk(slope_on_map, wall, share * limit) for name, share in shares.items()
+}
 for name, (points, losses) in walks.items():
     beside, _ = walk(slope_of_network, wall, shares[name] * limit, steps=8)
     off = np.abs(beside - points[: len(beside)]).max()
-    end = "leaves the map" if len(losses) < len(points) else f"loss {losses[0]:.3f} -> {losses[-1]:.3f}"
-    print(f"{name:<10} α {shares[name] * limit:.4f}: {end}; the network beside it is at most {off:.3f} off")
+    end = (
+        "leaves the map"
+        if len(losses) < len(points)
+        else f"loss {losses[0]:.3f} -> {losses[-1]:.3f}"
+    )
+    print(
+        f"{name:<10} α {shares[name] * limit:.4f}: {end}; the network beside it is at "
+        f"most {off:.3f} off"
+    )
     assert name == "too large" or off < 0.02
 assert walks["right"][1][-1] < walks["too small"][1][-1]
 
@@ -774,11 +962,34 @@ def draw_map(ax, points):
     """points (T, 2) of a walk -> ax with the map of the loss and the walk on it"""
     levels = np.geomspace(grid.min() * 0.999, grid.max() * 1.001, 16)
     ax.contourf(a_axis, b_axis, grid, levels=levels, cmap="Blues_r", norm="log")
-    look = {"marker": "o", "markersize": 4, "markeredgecolor": "black", "markeredgewidth": 0.5, "linewidth": 1.3}
+    look = {
+        "marker": "o",
+        "markersize": 4,
+        "markeredgecolor": "black",
+        "markeredgewidth": 0.5,
+        "linewidth": 1.3,
+    }
     ax.plot(*points.T, color=COLOURS["orange"], linestyle="-", label="walk", **look)
-    ax.plot(*points[0], "s", color=COLOURS["yellow"], markeredgecolor="black", markersize=8, label="its first point")
-    ax.plot(0, 0, "*", color="white", markeredgecolor="black", markersize=13, label="tuned")
-    ax.plot(-way.norm(), 0, "X", color="white", markeredgecolor="black", markersize=9, label="untuned")
+    ax.plot(
+        *points[0],
+        "s",
+        color=COLOURS["yellow"],
+        markeredgecolor="black",
+        markersize=8,
+        label="its first point",
+    )
+    ax.plot(
+        0, 0, "*", color="white", markeredgecolor="black", markersize=13, label="tuned"
+    )
+    ax.plot(
+        -way.norm(),
+        0,
+        "X",
+        color="white",
+        markeredgecolor="black",
+        markersize=9,
+        label="untuned",
+    )
     ax.set(xlim=a_axis[[0, -1]], ylim=b_axis[[0, -1]])
     ax.set(xlabel="a: start → tuned", ylabel="b: sharpest direction")
     ax.grid(False)
@@ -789,7 +1000,11 @@ def draw_map(ax, points):
 fig, axes = plt.subplots(1, 3, figsize=(10, 3.2), sharey=True)
 for ax, (name, (points, _)) in zip(axes, walks.items(), strict=True):
     draw_map(ax, points)
-    ax.set(title=f"{name}: {shares[name]:.0%} of the limit", xlim=(-1.1, 0.15), ylim=(-0.3, 0.4))
+    ax.set(
+        title=f"{name}: {shares[name]:.0%} of the limit",
+        xlim=(-1.1, 0.15),
+        ylim=(-0.3, 0.4),
+    )
     ax.label_outer()
 handles, texts = axes[0].get_legend_handles_labels()
 fig.legend(handles[:3], texts[:3], loc="outside lower center", ncols=3, fontsize=9)
@@ -800,7 +1015,12 @@ fig, ax = plt.subplots(figsize=(6.5, 2.8))
 ax.set_yscale("log")
 ax.set_yticks([0.5, 1, 2, 4], ["0.5", "1", "2", "4"])
 ax.minorticks_off()
-curves(ax, {n: (np.arange(len(loss)), loss) for n, (_, loss) in walks.items()}, xlabel="step", ylabel="loss on the map")
+curves(
+    ax,
+    {n: (np.arange(len(loss)), loss) for n, (_, loss) in walks.items()},
+    xlabel="step",
+    ylabel="loss on the map",
+)
 plt.show()
 
 # %% [markdown]
@@ -815,26 +1035,39 @@ plt.show()
 
 # %% tags=["varies"]
 def descend_all(alpha, steps=20):
-    """-> losses (steps,) of the whole network from just beside the tuned weights, and the network at the end"""
+    """-> losses (steps,) of the whole network from just beside the tuned weights,
+    and the network at the end
+    """
     model = copy.deepcopy(tuned)
     torch.nn.utils.vector_to_parameters(theta + 0.02 * v, model.parameters())
     optimizer = torch.optim.SGD(model.parameters(), lr=alpha)
     losses = [
-        training.train_step(model, h_map, y_map, optimizer, task_loss=F.cross_entropy).loss.item() for _ in range(steps)
+        training.train_step(
+            model, h_map, y_map, optimizer, task_loss=F.cross_entropy
+        ).loss.item()
+        for _ in range(steps)
     ]
     return np.array(losses), model
 
 
-whole = {f"{share:.0%} of the limit": descend_all(share * limit) for share in (0.5, 2.0, 3.0)}
+whole = {
+    f"{share:.0%} of the limit": descend_all(share * limit) for share in (0.5, 2.0, 3.0)
+}
 fig, ax = plt.subplots(figsize=(6.5, 3.0))
 ax.set(yscale="log", ylim=(0.1, 100))
-shown = {name: (range(1, 21), np.where(losses < 100, losses, np.nan)) for name, (losses, _) in whole.items()}
+shown = {
+    name: (range(1, 21), np.where(losses < 100, losses, np.nan))
+    for name, (losses, _) in whole.items()
+}
 curves(ax, shown, xlabel="step", ylabel="loss of the whole network")
 plt.show()
 (below, settled), (above, thrown), (beyond, _) = whole.values()
 print(f"curvature at the tuned weights: {curvature_max:.0f}")
 for name, model, share in (("50 %", settled, 0.5), ("200 %", thrown, 2.0)):
-    print(f"{name}: {sharpest(model)[1]:.0f} after 20 steps; this α allows up to 2/α = {2 / (share * limit):.0f}")
+    print(
+        f"{name}: {sharpest(model)[1]:.0f} after 20 steps; this α allows up to 2/α = "
+        f"{2 / (share * limit):.0f}"
+    )
 print(f"300 %: the last loss is {beyond[-1]:.3g}")
 assert below.argmax() == 0 and np.nanmax(above[1:]) > above[0]
 
@@ -874,17 +1107,29 @@ for name, make, alpha in (("SGD", sgd, 1e-3), ("Adam", adam, 1e-4)):
     }
     far[name] = {label: (path - origin).norm(dim=1) for label, path in paths.items()}
     if name == "SGD":
-        assert torch.equal(paths["8 L, α"], paths["L, 8 α"])  # to the bit: 8 is a power of two
+        # to the bit: 8 is a power of two
+        assert torch.equal(paths["8 L, α"], paths["L, 8 α"])
     else:
-        assert (paths["8 L, α"] - paths["L, α"]).norm() < 0.1 * (paths["L, 8 α"] - paths["L, α"]).norm()
-    print(f"{name:<5}", "   ".join(f"{label}: {path[-1]:.4f} from the start" for label, path in far[name].items()))
+        assert (paths["8 L, α"] - paths["L, α"]).norm() < 0.1 * (
+            paths["L, 8 α"] - paths["L, α"]
+        ).norm()
+    print(
+        f"{name:<5}",
+        "   ".join(
+            f"{label}: {path[-1]:.4f} from the start"
+            for label, path in far[name].items()
+        ),
+    )
 
 # %%
 fig, axes = plt.subplots(1, 2, figsize=(10, 3.2))
 for ax, (name, distances) in zip(axes, far.items(), strict=True):
     ax.set_title(name)
     curves(
-        ax, {label: (range(1, 11), d) for label, d in distances.items()}, xlabel="step", ylabel="distance from start"
+        ax,
+        {label: (range(1, 11), d) for label, d in distances.items()},
+        xlabel="step",
+        ylabel="distance from start",
     )
 plt.show()
 
@@ -908,34 +1153,57 @@ plt.show()
 
 # %%
 def gradient_of(model, x, y, pieces, weights):
-    """Gradient (n,) of sum_k weight_k · mean loss of piece k, added up piece by piece."""
+    """Gradient (n,) of sum_k weight_k · mean loss of piece k, added up piece by
+    piece.
+    """
     model.zero_grad()
     for x_k, y_k, weight in zip(x.split(pieces), y.split(pieces), weights, strict=True):
         (weight * F.cross_entropy(model(x_k), y_k)).backward()
-    return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+    return torch.cat(
+        [p.grad.flatten() for p in model.parameters() if p.grad is not None]
+    )
 
 
 def difference(name, *, train, weights=(8 / 20, 7 / 20, 5 / 20)):
-    """Relative difference between the gradient of 20 pictures at once and in pieces of 8, 7 and 5."""
+    """Relative difference between the gradient of 20 pictures at once and in
+    pieces of 8, 7 and 5.
+    """
     runtime.seed_everything(SEED)
     f = backbones.load_backbone(name, size=64)
     model = Model(f, LinearHead(f.feature_dim, 2)).train(train)
     x, y = f.preprocess(cells.train.pictures[:20]), cells.train.labels[:20]
     whole = gradient_of(model, x, y, 20, [1.0])
-    return ((gradient_of(model, x, y, [8, 7, 5], weights) - whole).norm() / whole.norm()).item()
+    return (
+        (gradient_of(model, x, y, [8, 7, 5], weights) - whole).norm() / whole.norm()
+    ).item()
 
 
 # %% tags=["varies"]
 cases = {
     "SqueezeNet, no BatchNorm, train": difference("squeezenet1_1", train=True),
-    "… each piece weighted 1/3": difference("squeezenet1_1", train=True, weights=(1 / 3, 1 / 3, 1 / 3)),
-    "EfficientNet-Lite0, BatchNorm in eval": difference("efficientnet_lite0", train=False),
-    "EfficientNet-Lite0, BatchNorm in train": difference("efficientnet_lite0", train=True),
+    "… each piece weighted 1/3": difference(
+        "squeezenet1_1", train=True, weights=(1 / 3, 1 / 3, 1 / 3)
+    ),
+    "EfficientNet-Lite0, BatchNorm in eval": difference(
+        "efficientnet_lite0", train=False
+    ),
+    "EfficientNet-Lite0, BatchNorm in train": difference(
+        "efficientnet_lite0", train=True
+    ),
 }
 fig, ax = plt.subplots(figsize=(8, 2.6))
-bars = ax.barh(list(cases), cases.values(), color=[COLOURS["blue"], COLOURS["orange"]] * 2, height=0.6)
+bars = ax.barh(
+    list(cases),
+    cases.values(),
+    color=[COLOURS["blue"], COLOURS["orange"]] * 2,
+    height=0.6,
+)
 ax.bar_label(bars, [f" {d:.0e}" if d < 0.01 else f" {d:.0%}" for d in cases.values()])
-ax.set(xscale="log", xlim=(1e-8, 50), xlabel="difference relative to the gradient of the whole batch")
+ax.set(
+    xscale="log",
+    xlim=(1e-8, 50),
+    xlabel="difference relative to the gradient of the whole batch",
+)
 ax.invert_yaxis()
 plt.show()
 same, thirds, in_eval, in_train = cases.values()
@@ -966,11 +1234,16 @@ with torch.no_grad():
     p_all = tuned.head(z_all).softmax(dim=1)  # (N, K)
 y_all, W, bias = labels[:200], tuned.head.weight.detach(), tuned.head.bias.detach()
 
-each = torch.func.vmap(torch.func.grad(loss_of_one), in_dims=(None, None, 0, 0))(W, bias, z_all, y_all)  # (N, K, D)
+# (N, K, D)
+each = torch.func.vmap(torch.func.grad(loss_of_one), in_dims=(None, None, 0, 0))(
+    W, bias, z_all, y_all
+)
 closed = (p_all - F.one_hot(y_all, 2))[:, :, None] * z_all[:, None, :]
 print("one gradient for W a picture:", tuple(each.shape))
 agree("torch.func, closed form", each, closed, 1e-4)
-batch = torch.autograd.grad(F.cross_entropy(tuned.head(z_all), y_all), tuned.head.weight)[0]
+batch = torch.autograd.grad(
+    F.cross_entropy(tuned.head(z_all), y_all), tuned.head.weight
+)[0]
 agree("their mean, the batch gradient", each.mean(dim=0), batch, 1e-4)
 
 # %% tags=["varies"]
@@ -978,12 +1251,17 @@ length, right_p = each.flatten(1).norm(dim=1), p_all[torch.arange(200), y_all]
 fig, ax = plt.subplots(figsize=(6.5, 3.2))
 for k, name in enumerate(cells.classes):
     here = y_all == k
-    ax.scatter(right_p[here], length[here], marker=MARKERS[k], s=24, alpha=0.7, label=name)
+    ax.scatter(
+        right_p[here], length[here], marker=MARKERS[k], s=24, alpha=0.7, label=name
+    )
 ax.set(xlabel="probability given to the true class", ylabel="length of its gradient")
 ax.legend(title="true class")
 plt.show()
 quarter = length.sort(descending=True).values[:50].sum() / length.sum()
-print(f"the quarter of the pictures with the longest gradients holds {quarter:.0%} of all length")
+print(
+    f"the quarter of the pictures with the longest gradients holds {quarter:.0%} of "
+    "all length"
+)
 assert length[right_p < 0.5].mean() > 2 * length[right_p > 0.9].mean()
 
 # %% [markdown]
@@ -1013,31 +1291,55 @@ weight -= 0.1 * weight.grad
 # Darker is lower; the square is the first point, the star the tuned network, the cross the untuned one.
 
 # %% tags=["varies"]
-starts = {"on the wall": wall, "the untuned network": (-way.norm().item(), 0.0), "across the valley": (0.3, -0.2)}
+starts = {
+    "on the wall": wall,
+    "the untuned network": (-way.norm().item(), 0.0),
+    "across the valley": (0.3, -0.2),
+}
 
 
 def explore(settings):
-    points, losses = walk(slope_on_map, starts[settings["start"]], settings["share"] * limit, settings["momentum"], 80)
+    points, losses = walk(
+        slope_on_map,
+        starts[settings["start"]],
+        settings["share"] * limit,
+        settings["momentum"],
+        80,
+    )
     return {"points": points, "losses": losses, "alpha": settings["share"] * limit}
 
 
 def draw_walk(ax, arrays):
     draw_map(ax, arrays["points"])
     losses, points = arrays["losses"], arrays["points"]
-    end = "80 steps" if len(losses) == len(points) else f"{len(losses)} steps, then off the map"
-    ax.set_title(f"α = {arrays['alpha']:.4f}, {end}: loss {losses[0]:.2f} → {losses[-1]:.3f}")
+    end = (
+        "80 steps"
+        if len(losses) == len(points)
+        else f"{len(losses)} steps, then off the map"
+    )
+    ax.set_title(
+        f"α = {arrays['alpha']:.4f}, {end}: loss {losses[0]:.2f} → {losses[-1]:.3f}"
+    )
 
 
 controls = {
-    "share": w.FloatLogSlider(value=0.5, base=10, min=-2, max=1, step=0.02, description="α / (2/λ_max)"),
-    "momentum": w.FloatSlider(value=0.0, min=0.0, max=0.98, step=0.02, description="momentum μ"),
+    "share": w.FloatLogSlider(
+        value=0.5, base=10, min=-2, max=1, step=0.02, description="α / (2/λ_max)"
+    ),
+    "momentum": w.FloatSlider(
+        value=0.0, min=0.0, max=0.98, step=0.02, description="momentum μ"
+    ),
     "start": w.Dropdown(options=list(starts), description="start"),
 }
 explorer = widgets.Explorer(controls, explore, draw_walk, figsize=(7.5, 3.8))
 explorer
 
 # %% tags=["varies"]
-controls["share"].value, controls["momentum"].value, controls["start"].value = 0.5, 0.9, "the untuned network"
+controls["share"].value, controls["momentum"].value, controls["start"].value = (
+    0.5,
+    0.9,
+    "the untuned network",
+)
 assert explorer.error is None and len(explore(explorer.settings)["losses"]) > 1
 explorer.still()
 
@@ -1058,7 +1360,9 @@ explorer.still()
 
 # %% tags=["exercise"]
 def one_step(parameters, loss, lr):
-    """parameters: list of leaf tensors; loss: scalar computed from them; changes the parameters, returns nothing"""
+    """parameters: list of leaf tensors; loss: scalar computed from them; changes
+    the parameters, returns nothing
+    """
     # BEGIN SOLUTION
     # STUB: ...  # gradients first, then the update
     gradients = torch.autograd.grad(loss, parameters)

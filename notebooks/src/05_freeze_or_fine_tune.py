@@ -25,15 +25,37 @@ import torch.nn.functional as F
 from IPython.display import display
 
 from sftlib import adaptation
-from sftlib.adaptation import freeze, geometric_rates, param_groups, train_only, trainable, unfreeze, wrap_lora
+from sftlib.adaptation import (
+    freeze,
+    geometric_rates,
+    param_groups,
+    train_only,
+    trainable,
+    unfreeze,
+    wrap_lora,
+)
 from sftlib.backbones import load_backbone
 from sftlib.checks import check
 from sftlib.datasets import loader, solar_cells
 from sftlib.datasets.corruptions import CORRUPTIONS
 from sftlib.features import Cached, extract, linear_probe, sgd_probe, upper_part
-from sftlib.metrics import balanced_accuracy, confusion_matrix, mean_interval, paired_interval
+from sftlib.metrics import (
+    balanced_accuracy,
+    confusion_matrix,
+    mean_interval,
+    paired_interval,
+)
 from sftlib.model import LinearHead, Model
-from sftlib.plotting import COLOURS, MARKERS, bands, confusion, idea, pictures, short, use_style
+from sftlib.plotting import (
+    COLOURS,
+    MARKERS,
+    bands,
+    confusion,
+    idea,
+    pictures,
+    short,
+    use_style,
+)
 from sftlib.runtime import ROOT, profile, seed_everything
 from sftlib.schedules import warmup_cosine
 from sftlib.training import fit
@@ -55,7 +77,8 @@ SEED = 0
 SIDE = 96  # pixels, in both profiles: the table of the experiment was made with it
 LABELS = 400  # mono cells to learn from, as in the table
 BATCH = 16  # pictures a step, as in the table
-SMALL = size.pick(quick=48, full=400)  # pictures for the demonstrations that are no comparison
+# pictures for the demonstrations that are no comparison
+SMALL = size.pick(quick=48, full=400)
 LIVE_EPOCHS = size.pick(quick=2, full=6)  # of a live run in the widget
 
 # %% [markdown]
@@ -67,20 +90,38 @@ LIVE_EPOCHS = size.pick(quick=2, full=6)  # of a live run in the widget
 # pictures are not. That is a *distribution shift*.
 
 # %%
-cells = solar_cells.load(size=SIDE, seed=SEED, fractions=(0.55, 0.20, 0.25), types=("mono",))
-poly = solar_cells.load(size=SIDE, seed=SEED, fractions=(1, 0, 0), types=("poly",)).train
+cells = solar_cells.load(
+    size=SIDE, seed=SEED, fractions=(0.55, 0.20, 0.25), types=("mono",)
+)
+poly = solar_cells.load(
+    size=SIDE, seed=SEED, fractions=(1, 0, 0), types=("poly",)
+).train
 poly = poly.subset(torch.arange(0, len(poly), 2))  # every second one, as in the table
-mine = torch.randperm(len(cells.train), generator=torch.Generator().manual_seed(SEED))[:LABELS]
+mine = torch.randperm(len(cells.train), generator=torch.Generator().manual_seed(SEED))[
+    :LABELS
+]
 train = cells.train.subset(mine)  # the 400 of seed 0
-for name, part in (("train, mono", train), ("validation, mono", cells.val), ("test, mono", cells.test), ("poly", poly)):
+for name, part in (
+    ("train, mono", train),
+    ("validation, mono", cells.val),
+    ("test, mono", cells.test),
+    ("poly", poly),
+):
     share = part.labels.double().mean()
-    print(f"{name:<17}{len(part):4} pictures, {share:.1%} defective: 'functional' is right for {1 - share:.1%}")
+    print(
+        f"{name:<17}{len(part):4} pictures, {share:.1%} defective: 'functional' is "
+        f"right for {1 - share:.1%}"
+    )
 
 # %%
 fig, axes = plt.subplots(2, 6, figsize=(9, 3.4))
 for row, (kind, part) in zip(axes, (("mono", cells.test), ("poly", poly)), strict=True):
     show = torch.cat([(part.labels == k).nonzero().flatten()[5:66:25] for k in (0, 1)])
-    pictures(row, part.pictures[show], [f"{kind}, {cells.classes[k]}" for k in part.labels[show]])
+    pictures(
+        row,
+        part.pictures[show],
+        [f"{kind}, {cells.classes[k]}" for k in part.labels[show]],
+    )
 plt.show()
 
 # %% [markdown]
@@ -118,13 +159,19 @@ def by_parameters_and_eval(f):
     f.eval()
 
 
-WAYS = {"f.requires_grad": by_attribute, "p.requires_grad": by_parameters, "… and eval()": by_parameters_and_eval,
-        "freeze(f)": freeze}  # fmt: skip
+WAYS = {
+    "f.requires_grad": by_attribute,
+    "p.requires_grad": by_parameters,
+    "… and eval()": by_parameters_and_eval,
+    "freeze(f)": freeze,
+}
 
 
 # %%
 def same(f, before):
-    return all(torch.equal(value, before[name]) for name, value in f.state_dict().items())
+    return all(
+        torch.equal(value, before[name]) for name, value in f.state_dict().items()
+    )
 
 
 def five_invariants(freeze_it):
@@ -133,7 +180,9 @@ def five_invariants(freeze_it):
     f = model.backbone
     freeze_it(f)
     before = copy.deepcopy(f.state_dict())
-    optimizer = torch.optim.SGD(trainable(model), lr=0.01, momentum=0.9, weight_decay=0.01)
+    optimizer = torch.optim.SGD(
+        trainable(model), lr=0.01, momentum=0.9, weight_decay=0.01
+    )
     f_alone = copy.deepcopy(f)
     for _ in range(3):  # no model.train() here
         F.cross_entropy(model(x), y).backward()
@@ -158,7 +207,10 @@ seed_everything(SEED)
 found = {way: five_invariants(freeze_it) for way, freeze_it in WAYS.items()}
 print(f"{'':<29}" + "".join(f"{way:>17}" for way in found))
 for name in found["freeze(f)"]:
-    print(f"{name:<29}" + "".join(f"{'yes' if holds[name] else 'NO':>17}" for holds in found.values()))
+    print(
+        f"{name:<29}"
+        + "".join(f"{'yes' if holds[name] else 'NO':>17}" for holds in found.values())
+    )
 assert all(found["freeze(f)"].values()) and not any(
     all(holds.values()) for way, holds in found.items() if way != "freeze(f)"
 )
@@ -177,10 +229,19 @@ model = Model(copy.deepcopy(lite0), LinearHead(1280, 2))
 freeze(model.backbone)
 optimizer = torch.optim.SGD(param_groups(g=(model.head, 0.01)), momentum=0.9)
 unfreeze(model.backbone)
-print("unfrozen, and held by the optimizer:", sum(len(group["params"]) for group in optimizer.param_groups), "tensors")
+print(
+    "unfrozen, and held by the optimizer:",
+    sum(len(group["params"]) for group in optimizer.param_groups),
+    "tensors",
+)
 adaptation.add_group(optimizer, f=(model.backbone, 0.001))
 held = [id(p) for group in optimizer.param_groups for p in group["params"]]
-print("after add_group:", len(held), "tensors, each once:", sorted(held) == sorted({id(p) for p in model.parameters()}))
+print(
+    "after add_group:",
+    len(held),
+    "tensors, each once:",
+    sorted(held) == sorted({id(p) for p in model.parameters()}),
+)
 try:
     adaptation.add_group(optimizer, f=(model.backbone, 0.001))
 except ValueError as error:
@@ -207,12 +268,16 @@ except ValueError as error:
 squeezenet = load_backbone("squeezenet1_1", size=SIDE)
 L2 = 0.1
 z, y = extract(squeezenet, loader(train, squeezenet.preprocess, batch_size=100))
-z_test, y_test = extract(squeezenet, loader(cells.test, squeezenet.preprocess, batch_size=100))
+z_test, y_test = extract(
+    squeezenet, loader(cells.test, squeezenet.preprocess, batch_size=100)
+)
 mean, deviation = z.mean(0), z.std(0, correction=0)
 
 
 def J(head):
-    """head (for raw z; the standardisation is folded in) -> the value of the objective"""
+    """head (for raw z; the standardisation is folded in) -> the value of the
+    objective
+    """
     W = head.weight * deviation  # as it acts on standardised features
     return (F.cross_entropy(head(z), y) + L2 / 2 * W.square().sum()).item()
 
@@ -220,11 +285,17 @@ def J(head):
 # %% tags=["varies"]
 best = linear_probe(z, y, l2=L2)
 EPOCHS = (1, 4, 15, 60)
-heads = [sgd_probe(z, y, l2=L2, lr=0.03, epochs=n, generator=torch.Generator().manual_seed(SEED)) for n in EPOCHS]
+heads = [
+    sgd_probe(
+        z, y, l2=L2, lr=0.03, epochs=n, generator=torch.Generator().manual_seed(SEED)
+    )
+    for n in EPOCHS
+]
 for n, head in zip(EPOCHS, heads, strict=True):
     agree = (head(z_test).argmax(1) == best(z_test).argmax(1)).double().mean()
     print(
-        f"SGD, {n:2} epochs: J is {J(head) - J(best):.5f} above L-BFGS's {J(best):.4f}, agrees on {agree:.1%} of test"
+        f"SGD, {n:2} epochs: J is {J(head) - J(best):.5f} above L-BFGS's "
+        f"{J(best):.4f}, agrees on {agree:.1%} of test"
     )
 assert J(heads[-1]) - J(best) < 0.005 and J(heads[-1]) < J(heads[0])
 
@@ -248,7 +319,8 @@ def above_stage2(f, g, lr):
     return param_groups(f=(f, lr), g=(g, lr))
 
 
-def first_block(f, g, lr):  # "surgical": for a shift in the input, tune where the input arrives
+# "surgical": for a shift in the input, tune where the input arrives
+def first_block(f, g, lr):
     train_only(f, f.stem)
     return param_groups(f=(f, lr), g=(g, lr))
 
@@ -259,11 +331,15 @@ def biases(f, g, lr):  # BitFit
 
 
 def discriminative(f, g, lr):  # each stage at 1 / 2.6 of the rate of the stage above
-    return param_groups(**geometric_rates({**dict(f.named_children()), "g": g}, lr=lr, factor=2.6))
+    return param_groups(
+        **geometric_rates({**dict(f.named_children()), "g": g}, lr=lr, factor=2.6)
+    )
 
 
 def layerwise_decay(f, g, lr):  # the same by single blocks, gently
-    return param_groups(**geometric_rates({**adaptation.blocks(f), "g": g}, lr=lr, factor=1 / 0.75))
+    return param_groups(
+        **geometric_rates({**adaptation.blocks(f), "g": g}, lr=lr, factor=1 / 0.75)
+    )
 
 
 def lora(f, g, lr):
@@ -272,19 +348,35 @@ def lora(f, g, lr):
 
 
 # %%
-STRATEGIES = {"full": full, "discriminative": discriminative, "layer-wise decay": layerwise_decay,
-              "above stage2": above_stage2, "stem alone": first_block, "biases": biases, "LoRA": lora}  # fmt: skip
+STRATEGIES = {
+    "full": full,
+    "discriminative": discriminative,
+    "layer-wise decay": layerwise_decay,
+    "above stage2": above_stage2,
+    "stem alone": first_block,
+    "biases": biases,
+    "LoRA": lora,
+}
 PARTS = ("stem", "stage1", "stage2", "stage3", "stage4", "g")
 
 
 def who_learns(strategy):
     """-> part: (its largest rate relative to g's, how many numbers of it train)"""
     f, g = load_backbone("squeezenet1_1", size=SIDE), LinearHead(512, 2)
-    rate = {id(p): group["lr"] for group in strategy(f, g, 1.0) for p in group["params"]}
+    rate = {
+        id(p): group["lr"] for group in strategy(f, g, 1.0) for p in group["params"]
+    }
     answer = {}
     for name in PARTS:
-        mine = [p for p in (g if name == "g" else getattr(f, name)).parameters() if id(p) in rate]
-        answer[name] = max((rate[id(p)] for p in mine), default=0.0), sum(p.numel() for p in mine)
+        mine = [
+            p
+            for p in (g if name == "g" else getattr(f, name)).parameters()
+            if id(p) in rate
+        ]
+        answer[name] = (
+            max((rate[id(p)] for p in mine), default=0.0),
+            sum(p.numel() for p in mine),
+        )
     return answer
 
 
@@ -297,8 +389,20 @@ ax.imshow(rates.clamp(min=1e-4).log10(), cmap="Blues", vmin=-3, vmax=0.6, aspect
 for i, name in enumerate(learns):
     for j, part in enumerate(PARTS):
         rate, numbers = learns[name][part]
-        text = f"{rate:.2g} α\n{short(numbers)}".removeprefix("1 ") if numbers else "frozen"
-        ax.text(j, i, text, ha="center", va="center", fontsize=9, color="white" if rate > 0.5 else "black")
+        text = (
+            f"{rate:.2g} α\n{short(numbers)}".removeprefix("1 ")
+            if numbers
+            else "frozen"
+        )
+        ax.text(
+            j,
+            i,
+            text,
+            ha="center",
+            va="center",
+            fontsize=9,
+            color="white" if rate > 0.5 else "black",
+        )
 ax.set_xticks(range(len(PARTS)), PARTS)
 ax.set_yticks(range(len(learns)), learns)
 ax.set_title("rate of each part, and how many of its numbers train", fontsize=11)
@@ -317,7 +421,9 @@ plt.show()
 def first_message(head):
     """Length of L's gradient for f, on 64 training pictures, before any step"""
     model = Model(load_backbone("squeezenet1_1", size=SIDE), head)
-    loss = F.cross_entropy(model(squeezenet.preprocess(train.pictures[:64])), train.labels[:64])
+    loss = F.cross_entropy(
+        model(squeezenet.preprocess(train.pictures[:64])), train.labels[:64]
+    )
     gradients = torch.autograd.grad(loss, list(model.backbone.parameters()))
     return torch.cat([g.flatten() for g in gradients]).norm().item()
 
@@ -326,7 +432,11 @@ def first_message(head):
 seed_everything(SEED)
 random_heads = [first_message(LinearHead(512, 2)) for _ in range(3)]
 the_probes = first_message(best)
-print("random g:", ", ".join(f"{length:.1f}" for length in random_heads), f"  the probe's g: {the_probes:.1f}")
+print(
+    "random g:",
+    ", ".join(f"{length:.1f}" for length in random_heads),
+    f"  the probe's g: {the_probes:.1f}",
+)
 assert the_probes < min(random_heads)
 
 # %% [markdown]
@@ -339,7 +449,10 @@ assert the_probes < min(random_heads)
 few = train.subset(torch.arange(SMALL))
 seed_everything(SEED)
 f = load_backbone("squeezenet1_1", size=SIDE)
-model, batches = Model(f, LinearHead(512, 2)), loader(few, f.preprocess, batch_size=BATCH, shuffle=True)
+model, batches = (
+    Model(f, LinearHead(512, 2)),
+    loader(few, f.preprocess, batch_size=BATCH, shuffle=True),
+)
 freeze(f)
 optimizer = torch.optim.Adam(param_groups(g=(model.head, 1e-3)))
 training = ()
@@ -350,7 +463,11 @@ for epoch in range(1, 7):
     training = now
     for _ in fit(model, batches, optimizer, epochs=epoch, first_epoch=epoch):
         pass
-    print(f"epoch {epoch}: {short(sum(p.numel() for p in trainable(model))):>6} numbers train: g", *training[::-1])
+    print(
+        f"epoch {epoch}: {short(sum(p.numel() for p in trainable(model))):>6} numbers "
+        "train: g",
+        *training[::-1],
+    )
 
 # %% [markdown]
 # **LoRA** (Hu et al. 2021): W stays, a matrix of low rank is added, $W + \frac{\alpha}{r} B A$, with A (r rows) random
@@ -369,15 +486,28 @@ with torch.no_grad():
         if isinstance(part, adaptation.LoRA):
             part.B.normal_(std=0.02)  # as if it had been trained
     one, z_tuned = f.stage4[0].expand3x3, f(x)
-    by_hand = W_before + one.scale * (one.B.flatten(1) @ one.A.flatten(1)).view(W_before.shape)
+    by_hand = W_before + one.scale * (one.B.flatten(1) @ one.A.flatten(1)).view(
+        W_before.shape
+    )
     adaptation.merge_lora(f)
-    print("merged kernel is W + α/r B A:", torch.allclose(one.weight, by_hand, atol=1e-6))
-    print("merged, the same output:", torch.allclose(f(x), z_tuned, rtol=1e-3, atol=1e-3), "  moved:",
-          not torch.allclose(z_tuned, z_before, atol=0.1))  # fmt: skip
+    print(
+        "merged kernel is W + α/r B A:", torch.allclose(one.weight, by_hand, atol=1e-6)
+    )
+    print(
+        "merged, the same output:",
+        torch.allclose(f(x), z_tuned, rtol=1e-3, atol=1e-3),
+        "  moved:",
+        not torch.allclose(z_tuned, z_before, atol=0.1),
+    )
     adaptation.unmerge_lora(f)
 rank = torch.linalg.matrix_rank(one.delta().detach().flatten(1), rtol=1e-5).item()
-print(f"unmerged, W's bits: {torch.equal(one.base.weight, W_before)}   rank of the change: {rank} of {len(W_before)}")
-A_and_B, W_all = (sum(p.numel() for p in parts) for parts in (trainable(f), squeezenet.parameters()))
+print(
+    f"unmerged, W's bits: {torch.equal(one.base.weight, W_before)}   rank of the "
+    f"change: {rank} of {len(W_before)}"
+)
+A_and_B, W_all = (
+    sum(p.numel() for p in parts) for parts in (trainable(f), squeezenet.parameters())
+)
 print(f"numbers that train: {A_and_B:,} instead of {W_all:,}")
 
 # %% [markdown]
@@ -392,26 +522,45 @@ print(f"numbers that train: {A_and_B:,} instead of {W_all:,}")
 
 # %%
 def train_above_stage2(cached):
-    """-> (the trained weights, pictures a second) of stage3, stage4 and g after three epochs of SGD"""
+    """-> (the trained weights, pictures a second) of stage3, stage4 and g after
+    three epochs of SGD
+    """
     seed_everything(SEED)
     f = load_backbone("squeezenet1_1", size=SIDE)
     model = Model(f, LinearHead(512, 2))
     groups = above_stage2(f, model.head, 1e-3)
     order = torch.Generator().manual_seed(SEED)
     if cached:
-        h, labels = extract(f, loader(few, f.preprocess, batch_size=BATCH), stage="stage2")
-        batches = Cached(features=h, labels=labels, batch_size=BATCH, shuffle=True, generator=order)
+        h, labels = extract(
+            f, loader(few, f.preprocess, batch_size=BATCH), stage="stage2"
+        )
+        batches = Cached(
+            features=h, labels=labels, batch_size=BATCH, shuffle=True, generator=order
+        )
     else:
-        batches = loader(few, f.preprocess, batch_size=BATCH, shuffle=True, generator=order)
+        batches = loader(
+            few, f.preprocess, batch_size=BATCH, shuffle=True, generator=order
+        )
     part = upper_part(model, "stage2") if cached else model
-    steps = [r for r in fit(part, batches, torch.optim.SGD(groups, momentum=0.9), epochs=3) if hasattr(r, "loss")]
-    return torch.cat([p.detach().flatten() for p in trainable(model)]), steps[-1].images_per_s
+    steps = [
+        r
+        for r in fit(part, batches, torch.optim.SGD(groups, momentum=0.9), epochs=3)
+        if hasattr(r, "loss")
+    ]
+    return torch.cat([p.detach().flatten() for p in trainable(model)]), steps[
+        -1
+    ].images_per_s
 
 
 # %% tags=["varies"]
 (uncached, slow), (cached, fast) = train_above_stage2(False), train_above_stage2(True)
-print(f"largest difference of {len(cached):,} trained weights: {(cached - uncached).abs().max():.1e}")
-print(f"pictures a second, last step: {slow:.0f} on pictures, {fast:.0f} on cached maps")
+print(
+    f"largest difference of {len(cached):,} trained weights: "
+    f"{(cached - uncached).abs().max():.1e}"
+)
+print(
+    f"pictures a second, last step: {slow:.0f} on pictures, {fast:.0f} on cached maps"
+)
 assert torch.allclose(cached, uncached, atol=1e-5)
 
 # %% [markdown]
@@ -432,7 +581,8 @@ stored = norm.running_mean.clone()
 
 def by_hand(h, m, v):
     y = (h - m[:, None, None]) / (v[:, None, None] + norm.eps).sqrt()
-    return norm.act(norm.weight[:, None, None] * y + norm.bias[:, None, None])  # timm's layer ends with the ReLU6
+    # timm's layer ends with the ReLU6
+    return norm.act(norm.weight[:, None, None] * y + norm.bias[:, None, None])
 
 
 with torch.no_grad():
@@ -441,7 +591,10 @@ with torch.no_grad():
     print("eval mode:", torch.allclose(norm.eval()(h), in_eval, atol=1e-4), end="   ")
     print("train mode:", torch.allclose(norm.train()(h), in_train, atol=1e-4))
     followed = (1 - norm.momentum) * stored + norm.momentum * h.mean((0, 2, 3))
-print(f"one forward pass moved the stored mean by {norm.momentum:.0%} of the way:", end=" ")
+print(
+    f"one forward pass moved the stored mean by {norm.momentum:.0%} of the way:",
+    end=" ",
+)
 print(torch.allclose(norm.running_mean, followed, atol=1e-4))
 
 # %% [markdown]
@@ -467,9 +620,17 @@ def what_moves(set_mode):
     z = model.backbone.eval()(x).detach()
     for _ in fit(model, 2 * [(x, y)], optimizer, epochs=1):
         pass
-    moved = {name for name, value in model.backbone.state_dict().items() if not torch.equal(value, before[name])}
+    moved = {
+        name
+        for name, value in model.backbone.state_dict().items()
+        if not torch.equal(value, before[name])
+    }
     drift = (model.backbone.eval()(x).detach() - z).norm() / z.norm()
-    return any("running" in n for n in moved), any(n.endswith(("weight", "bias")) for n in moved), drift.item()
+    return (
+        any("running" in n for n in moved),
+        any(n.endswith(("weight", "bias")) for n in moved),
+        drift.item(),
+    )
 
 
 # %% tags=["varies"]
@@ -478,8 +639,16 @@ drifts = {}
 print(f"{'':<35}{'m, v':>8}{'γ, β':>8}   features of the same pictures changed by")
 for name, set_mode in MODES.items():
     m_v, gamma_beta, drifts[name] = what_moves(set_mode)
-    print(f"{name:<35}{'move' if m_v else 'stay':>8}{'move' if gamma_beta else 'stay':>8}{drifts[name]:9.1%}")
-assert drifts["stored statistics, affine fixed"] == 0 < 0.05 < drifts["batch statistics, affine fixed"]
+    print(
+        f"{name:<35}{'move' if m_v else 'stay':>8}{'move' if gamma_beta else 'stay':>8}"
+        f"{drifts[name]:9.1%}"
+    )
+assert (
+    drifts["stored statistics, affine fixed"]
+    == 0
+    < 0.05
+    < drifts["batch statistics, affine fixed"]
+)
 
 # %% [markdown]
 # Not a single convolution was trained. The second line is what `requires_grad = False` alone leaves: "frozen", and
@@ -499,26 +668,39 @@ assert drifts["stored statistics, affine fixed"] == 0 < 0.05 < drifts["batch sta
 # %%
 @torch.no_grad()
 def features_of(f, split, batch):
-    return torch.cat([f(lite0.preprocess(some)) for some in split.pictures.split(batch)])
+    return torch.cat(
+        [f(lite0.preprocess(some)) for some in split.pictures.split(batch)]
+    )
 
 
 def balanced(head, z, labels):
-    """head, features z (N, D), labels (N,) -> balanced accuracy: mean share found of the two classes"""
+    """head, features z (N, D), labels (N,) -> balanced accuracy: mean share found
+    of the two classes
+    """
     return balanced_accuracy(confusion_matrix(head(z).argmax(1), labels, 2))
 
 
 # %% tags=["varies"]
 part, frozen = train.subset(torch.arange(200)), freeze(copy.deepcopy(lite0))
-half_frozen = [adaptation.train_stats_frozen_affine(freeze(copy.deepcopy(lite0))).train() for _ in range(3)]
+half_frozen = [
+    adaptation.train_stats_frozen_affine(freeze(copy.deepcopy(lite0))).train()
+    for _ in range(3)
+]
 head = linear_probe(features_of(frozen, part, 50), part.labels, l2=L2)
 cost = {"right": balanced(head, features_of(frozen, cells.test, 50), y_test)}
 for f, batch in zip(half_frozen, (32, 4), strict=False):
-    cost[f"eval() forgotten, batches of {batch}"] = balanced(head, features_of(f, cells.test, batch), y_test)
+    cost[f"eval() forgotten, batches of {batch}"] = balanced(
+        head, features_of(f, cells.test, batch), y_test
+    )
 head = linear_probe(features_of(half_frozen[2], part, 4), part.labels, l2=L2)
-cost["half frozen, batches of 4"] = balanced(head, features_of(half_frozen[2].eval(), cells.test, 50), y_test)
+cost["half frozen, batches of 4"] = balanced(
+    head, features_of(half_frozen[2].eval(), cells.test, 50), y_test
+)
 for name, value in cost.items():
     print(f"{name:<34}balanced accuracy {value:.3f}")
-assert max(value for name, value in cost.items() if name != "right") < cost["right"] - 0.05
+assert (
+    max(value for name, value in cost.items() if name != "right") < cost["right"] - 0.05
+)
 
 # %% [markdown]
 # **Read.** Every one of them costs more than the choice between any two strategies below, on new cells, and none says a
@@ -548,7 +730,11 @@ with open(ROOT / "data" / "results" / "regimes.csv", encoding="utf-8") as file:
     table = list(csv.DictReader(file))
 row_of = {(row["regime"], int(row["seed"])): row for row in table}
 SEEDS = sorted({int(row["seed"]) for row in table})
-REGIMES = [name for name in dict.fromkeys(row["regime"] for row in table) if not name.startswith("interpolation ")]
+REGIMES = [
+    name
+    for name in dict.fromkeys(row["regime"] for row in table)
+    if not name.startswith("interpolation ")
+]
 
 
 def column(regime, name):
@@ -560,7 +746,10 @@ def mean_of(regime, name):
     return mean_interval(column(regime, name)).mean
 
 
-print(f"{len(table)} rows: {len(REGIMES)} regimes and some points between two of them, {len(SEEDS)} seeds")
+print(
+    f"{len(table)} rows: {len(REGIMES)} regimes and some points between two of them, "
+    f"{len(SEEDS)} seeds"
+)
 
 # %% [markdown]
 # **Predict**, before you read on:
@@ -579,7 +768,9 @@ print(f"{len(table)} rows: {len(REGIMES)} regimes and some points between two of
 # %%
 def maps(split):
     """-> what leaves stage2 of the published f, and labels"""
-    return extract(squeezenet, loader(split, squeezenet.preprocess, batch_size=100), stage="stage2")
+    return extract(
+        squeezenet, loader(split, squeezenet.preprocess, batch_size=100), stage="stage2"
+    )
 
 
 def judge(model, h, y):
@@ -607,7 +798,11 @@ for regime, live in (("probe", probed), ("above stage2", model)):
     for kind, (h, y) in tests.items():
         found, counts = judge(live, h, y)
         told = float(row_of[regime, SEED][f"{kind}_balanced"])
-        print(f"{regime:<13}{kind}: balanced accuracy {found:.3f}, in the table {told:.3f}", counts.tolist())
+        print(
+            f"{regime:<13}{kind}: balanced accuracy {found:.3f}, in the table "
+            f"{told:.3f}",
+            counts.tolist(),
+        )
 assert all(judge(live, *tests["mono"])[0] > 0.65 for live in (probed, model))
 
 # %% [markdown]
@@ -618,18 +813,32 @@ assert all(judge(live, *tests["mono"])[0] > 0.65 for live in (probed, model))
 print(f"{'':<18}{'mono':^24}{'poly':^24}{'mono, corrupted':^24}")
 print(f"{'mean of seeds':<18}" + 3 * f"{'acc':>8}{'bal':>8}{'ECE':>8}")
 for regime in REGIMES:
-    values = [mean_of(regime, f"{kind}_{what}") for kind in ("mono", "poly", "corrupted")
-              for what in ("accuracy", "balanced", "ece")]  # fmt: skip
+    values = [
+        mean_of(regime, f"{kind}_{what}")
+        for kind in ("mono", "poly", "corrupted")
+        for what in ("accuracy", "balanced", "ece")
+    ]
     print(f"{regime:<18}" + "".join(f"{value:8.3f}" for value in values))
-mono_share, poly_share = ((split.labels == 0).double().mean() for split in (cells.test, poly))
-print(f"{'always functional':<18}{mono_share:8.3f}{0.5:8.3f}{'':8}{poly_share:8.3f}{0.5:8.3f}")
+mono_share, poly_share = (
+    (split.labels == 0).double().mean() for split in (cells.test, poly)
+)
+print(
+    f"{'always functional':<18}{mono_share:8.3f}{0.5:8.3f}{'':8}{poly_share:8.3f}"
+    f"{0.5:8.3f}"
+)
 
 # %% tags=["hide-input"]
 BASE = "full"
 OTHERS = [regime for regime in REGIMES if regime != BASE]
-KINDS = {"mono": "mono (in-distribution)", "poly": "poly (shifted)", "corrupted": "mono, corrupted"}
+KINDS = {
+    "mono": "mono (in-distribution)",
+    "poly": "poly (shifted)",
+    "corrupted": "mono, corrupted",
+}
 difference = {
-    (regime, kind): paired_interval(column(regime, f"{kind}_balanced"), column(BASE, f"{kind}_balanced"))
+    (regime, kind): paired_interval(
+        column(regime, f"{kind}_balanced"), column(BASE, f"{kind}_balanced")
+    )
     for regime in OTHERS
     for kind in KINDS
 }
@@ -637,21 +846,42 @@ fig, axes = plt.subplots(1, 3, figsize=(10, 5.2), sharey=True)
 for ax, (kind, title) in zip(axes, KINDS.items(), strict=True):
     for place, regime in enumerate(OTHERS[::-1]):
         i = difference[regime, kind]
-        _ = ax.plot([100 * i.low, 100 * i.high], [place, place], "-", color=COLOURS["blue"], lw=3)
-        _ = ax.plot(100 * i.mean, place, "D" if i.excludes_zero else "o", color="black", ms=6,
-                    markerfacecolor="black" if i.excludes_zero else "white")  # fmt: skip
+        _ = ax.plot(
+            [100 * i.low, 100 * i.high],
+            [place, place],
+            "-",
+            color=COLOURS["blue"],
+            lw=3,
+        )
+        _ = ax.plot(
+            100 * i.mean,
+            place,
+            "D" if i.excludes_zero else "o",
+            color="black",
+            ms=6,
+            markerfacecolor="black" if i.excludes_zero else "white",
+        )
     ax.axvline(0, color="black", linestyle=":")
     ax.set_title(title, fontsize=11)
 axes[0].set_yticks(range(len(OTHERS)), OTHERS[::-1])
 fig.supxlabel(
-    "balanced accuracy minus that of full fine-tuning (points), mean and 95 % interval over seeds", fontsize=11
+    "balanced accuracy minus that of full fine-tuning (points), mean and 95 % "
+    "interval over seeds",
+    fontsize=11,
 )
 plt.show()
 
 # %%
 for kind, title in KINDS.items():
-    clear = [(regime, i) for (regime, k), i in difference.items() if k == kind and i.excludes_zero]
-    print(f"{title}: {len(clear)} of {len(OTHERS)} intervals exclude zero; by chance alone {0.05 * len(OTHERS):.1f}")
+    clear = [
+        (regime, i)
+        for (regime, k), i in difference.items()
+        if k == kind and i.excludes_zero
+    ]
+    print(
+        f"{title}: {len(clear)} of {len(OTHERS)} intervals exclude zero; by chance "
+        f"alone {0.05 * len(OTHERS):.1f}"
+    )
     for regime, i in sorted(clear, key=lambda pair: -pair[1].mean):
         print(f"    {regime:<18}{i}")
 
@@ -676,19 +906,38 @@ for kind, title in KINDS.items():
 SHOWN = ("probe", "full", "LP-FT", "from scratch")
 fig, axes = plt.subplots(1, 4, figsize=(11, 3.9))
 for ax, regime in zip(axes, SHOWN, strict=True):
-    tn, fp, fn, tp = (int(sum(column(regime, f"poly_{count}"))) for count in ("tn", "fp", "fn", "tp"))
+    tn, fp, fn, tp = (
+        int(sum(column(regime, f"poly_{count}"))) for count in ("tn", "fp", "fn", "tp")
+    )
     confusion(ax, [[tn, fp], [fn, tp]], ("func.", "defect."))
-    ax.set_title(f"{regime}\naccuracy {mean_of(regime, 'poly_accuracy'):.2f}, "
-                 f"balanced {mean_of(regime, 'poly_balanced'):.2f}", fontsize=10)  # fmt: skip
+    ax.set_title(
+        f"{regime}\naccuracy {mean_of(regime, 'poly_accuracy'):.2f}, "
+        f"balanced {mean_of(regime, 'poly_balanced'):.2f}",
+        fontsize=10,
+    )
     ax.label_outer()
 plt.show()
 
 # %%
-print("share of functional poly cells called defective, seed by seed; right: of defective ones missed, mean of seeds")
+print(
+    "share of functional poly cells called defective, seed by seed; right: of "
+    "defective ones missed, mean of seeds"
+)
 for regime in REGIMES:
-    alarms = [fp / (fp + tn) for fp, tn in zip(column(regime, "poly_fp"), column(regime, "poly_tn"), strict=True)]
-    missed = mean_of(regime, "poly_fn") / (mean_of(regime, "poly_fn") + mean_of(regime, "poly_tp"))
-    print(f"{regime:<18}" + "".join(f"{alarm:6.0%}" for alarm in alarms) + f"{missed:12.0%}")
+    alarms = [
+        fp / (fp + tn)
+        for fp, tn in zip(
+            column(regime, "poly_fp"), column(regime, "poly_tn"), strict=True
+        )
+    ]
+    missed = mean_of(regime, "poly_fn") / (
+        mean_of(regime, "poly_fn") + mean_of(regime, "poly_tp")
+    )
+    print(
+        f"{regime:<18}"
+        + "".join(f"{alarm:6.0%}" for alarm in alarms)
+        + f"{missed:12.0%}"
+    )
 
 # %% [markdown]
 # **Read.** Full fine-tuning calls about nine of ten good poly cells defective, in every seed, and is sure of it (ECE
@@ -709,12 +958,24 @@ for regime in REGIMES:
 # the cut included. The memory is counted from the tensors themselves and is the same each time.
 
 # %%
-print(f"{'':<18}{'trained':>9}{'memory':>10}{'seconds':>9}{'rate':>8}{'mono':>8}{'poly':>8}")
+print(
+    f"{'':<18}{'trained':>9}{'memory':>10}{'seconds':>9}{'rate':>8}{'mono':>8}"
+    f"{'poly':>8}"
+)
 for regime in REGIMES:
     row = row_of[regime, SEED]
-    seconds = sorted(column(regime, "cpu_s"))[len(SEEDS) // 2]  # the median: other programs ran beside it
-    told = f"{short(int(row['trained'])):>9}{float(row['memory_mb']):7.1f} MB{seconds:9.1f}{row['lr'] or '–':>8}"
-    print(f"{regime:<18}{told}" + "".join(f"{mean_of(regime, f'{kind}_balanced'):8.3f}" for kind in ("mono", "poly")))
+    # the median: other programs ran beside it
+    seconds = sorted(column(regime, "cpu_s"))[len(SEEDS) // 2]
+    told = (
+        f"{short(int(row['trained'])):>9}{float(row['memory_mb']):7.1f} "
+        f"MB{seconds:9.1f}{row['lr'] or '–':>8}"
+    )
+    print(
+        f"{regime:<18}{told}"
+        + "".join(
+            f"{mean_of(regime, f'{kind}_balanced'):8.3f}" for kind in ("mono", "poly")
+        )
+    )
 
 # %% [markdown]
 # **Read.** Memory follows *how far down the gradient travels*, not how many numbers train. "Stem alone" trains 2,818
@@ -730,10 +991,21 @@ for regime in REGIMES:
 # ## Between the two: weight interpolation
 
 # %%
-POINTS = {0.0: "probe", 0.25: "interpolation 0.25", 0.5: "interpolation 0.5", 0.75: "interpolation 0.75", 1.0: "LP-FT"}
+POINTS = {
+    0.0: "probe",
+    0.25: "interpolation 0.25",
+    0.5: "interpolation 0.5",
+    0.75: "interpolation 0.75",
+    1.0: "LP-FT",
+}
 fig, axes = plt.subplots(1, 2, figsize=(10, 3.3))
 for ax, what in zip(axes, ("balanced", "accuracy"), strict=True):
-    series = {kind: torch.tensor([column(name, f"{kind}_{what}") for name in POINTS.values()]).T for kind in KINDS}
+    series = {
+        kind: torch.tensor(
+            [column(name, f"{kind}_{what}") for name in POINTS.values()]
+        ).T
+        for kind in KINDS
+    }
     bands(
         ax,
         list(POINTS),
@@ -742,7 +1014,10 @@ for ax, what in zip(axes, ("balanced", "accuracy"), strict=True):
         ylabel=f"{what.replace('balanced', 'balanced accuracy')}",
     )
 plt.show()
-print("a chosen on validation, seed by seed:", *[row_of["interpolation", seed]["alpha"] for seed in SEEDS])
+print(
+    "a chosen on validation, seed by seed:",
+    *[row_of["interpolation", seed]["alpha"] for seed in SEEDS],
+)
 
 # %% [markdown]
 # **Read.** Nothing gained that we can see. Wortsman et al. found points in between that beat both ends, for large
@@ -761,18 +1036,32 @@ fig, axes = plt.subplots(1, 6, figsize=(9, 1.9))
 gen = torch.Generator().manual_seed(SEED)
 pictures(
     axes,
-    torch.cat([one, *[damage(one, gen, strength=3) for damage in CORRUPTIONS.values()]]),
+    torch.cat(
+        [one, *[damage(one, gen, strength=3) for damage in CORRUPTIONS.values()]]
+    ),
     ["as it is", *CORRUPTIONS],
 )
 plt.show()
 
 # %% tags=["hide-input"]
 fig, ax = plt.subplots(figsize=(7.5, 5.4))
-grid = torch.tensor([[mean_of(r, "mono_balanced"), *[mean_of(r, kind) for kind in CORRUPTIONS]] for r in REGIMES])
+grid = torch.tensor(
+    [
+        [mean_of(r, "mono_balanced"), *[mean_of(r, kind) for kind in CORRUPTIONS]]
+        for r in REGIMES
+    ]
+)
 ax.imshow(grid, cmap="Blues", vmin=0.45, vmax=0.9, aspect="auto")
 for i in range(len(REGIMES)):
     for j in range(grid.shape[1]):
-        ax.text(j, i, f"{grid[i, j]:.2f}", ha="center", va="center", color="white" if grid[i, j] > 0.68 else "black")
+        ax.text(
+            j,
+            i,
+            f"{grid[i, j]:.2f}",
+            ha="center",
+            va="center",
+            color="white" if grid[i, j] > 0.68 else "black",
+        )
 ax.set_xticks(range(grid.shape[1]), ["none", *CORRUPTIONS], rotation=20)
 ax.set_yticks(range(len(REGIMES)), REGIMES)
 ax.set_title("balanced accuracy on mono cells under a corruption", fontsize=11)
@@ -814,15 +1103,25 @@ fit(model, loader(few, squeezenet.preprocess), optimizer, epochs=1)
 with open(ROOT / "data" / "results" / "elpv.csv", encoding="utf-8") as file:
     elpv = list(csv.DictReader(file))
 PUBLISHED = {"CNN of Deitsch et al.": 0.8842, "SVM of Deitsch et al.": 0.8244}
-print(f"{'':<24}{'weighted':>9}{'accuracy':>10}{'balanced':>10}{'seeds':>7}{'minutes':>9}")
+print(
+    f"{'':<24}{'weighted':>9}{'accuracy':>10}{'balanced':>10}{'seeds':>7}{'minutes':>9}"
+)
 for recipe in dict.fromkeys(row["recipe"] for row in elpv):
     rows = [row for row in elpv if row["recipe"] == recipe]
-    means = [sum(float(row[name]) for row in rows) / len(rows)
-             for name in ("weighted_accuracy", "accuracy", "balanced_accuracy", "minutes")]  # fmt: skip
-    print(f"{recipe:<24}{means[0]:9.1%}{means[1]:10.1%}{means[2]:10.1%}{len(rows):7}{means[3]:9.1f}")
+    means = [
+        sum(float(row[name]) for row in rows) / len(rows)
+        for name in ("weighted_accuracy", "accuracy", "balanced_accuracy", "minutes")
+    ]
+    print(
+        f"{recipe:<24}{means[0]:9.1%}{means[1]:10.1%}{means[2]:10.1%}{len(rows):7}"
+        f"{means[3]:9.1f}"
+    )
 for name, value in PUBLISHED.items():
     print(f"{name:<24}{value:9.1%}")
-print("minutes of one core on:", *sorted({row["machine"].partition(";")[0] for row in elpv}))
+print(
+    "minutes of one core on:",
+    *sorted({row["machine"].partition(";")[0] for row in elpv}),
+)
 
 # %% [markdown]
 # **Read.** (`probe`: logistic regression. `upper`: what lies above stage2, starting at the probe; the maps that it
@@ -843,31 +1142,53 @@ print("minutes of one core on:", *sorted({row["machine"].partition(";")[0] for r
 # for a short live run at that depth: its result appears as a cross.
 
 # %% tags=["hide-input"]
-DEPTHS = {"nothing": "full", "stem": "above stem", "stage1": "above stage1", "stage2": "above stage2",
-          "stage3": "above stage3", "all of f": "head only"}  # fmt: skip
+DEPTHS = {
+    "nothing": "full",
+    "stem": "above stem",
+    "stage1": "above stage1",
+    "stage2": "above stage2",
+    "stage3": "above stage3",
+    "all of f": "head only",
+}
 
 
 def live_run(depth):
-    """frozen up to `depth` -> balanced accuracy on mono, on poly after a short training on the 400 pictures"""
+    """frozen up to `depth` -> balanced accuracy on mono, on poly after a short
+    training on the 400 pictures
+    """
     seed_everything(SEED)
     f = load_backbone("squeezenet1_1", size=SIDE)
     below = {"all of f": "pool", "nothing": None}.get(depth, depth)
     free = f.stages[0 if below is None else f.stages.index(below) + 1 : -1]
     train_only(f, *[getattr(f, stage) for stage in free])
     model = Model(f, LinearHead(512, 2))
-    optimizer = torch.optim.Adam(trainable(model), lr=float(row_of[DEPTHS[depth], SEED]["lr"]))
-    ways = [loader(part, f.preprocess, batch_size=BATCH if part is train else 100, shuffle=part is train)
-            for part in (train, cells.test, poly.subset(torch.arange(0, len(poly), 3)))]  # fmt: skip
+    optimizer = torch.optim.Adam(
+        trainable(model), lr=float(row_of[DEPTHS[depth], SEED]["lr"])
+    )
+    ways = [
+        loader(
+            part,
+            f.preprocess,
+            batch_size=BATCH if part is train else 100,
+            shuffle=part is train,
+        )
+        for part in (train, cells.test, poly.subset(torch.arange(0, len(poly), 3)))
+    ]
     if below is not None:
         found = [extract(f, batches, stage=below) for batches in ways]
-        ways = [Cached(features=h, labels=y, batch_size=n, shuffle=n == BATCH)
-                for (h, y), n in zip(found, (BATCH, 100, 100), strict=True)]  # fmt: skip
+        ways = [
+            Cached(features=h, labels=y, batch_size=n, shuffle=n == BATCH)
+            for (h, y), n in zip(found, (BATCH, 100, 100), strict=True)
+        ]
         model = upper_part(model, below)
     for _ in fit(model, ways[0], optimizer, epochs=LIVE_EPOCHS):
         pass
     with torch.inference_mode():
         model.eval()
-        counts = [sum(confusion_matrix(model(x).argmax(1), y, 2) for x, y in way) for way in ways[1:]]
+        counts = [
+            sum(confusion_matrix(model(x).argmax(1), y, 2) for x, y in way)
+            for way in ways[1:]
+        ]
     return [balanced_accuracy(table) for table in counts]
 
 
@@ -884,30 +1205,69 @@ def plot(axes, arrays):
         for place, regime in enumerate(DEPTHS.values()):
             i = mean_interval(column(regime, f"{kind}_balanced"))
             x = place + 0.16 * (k - 0.5)
-            left.plot([x, x], [i.low, i.high], "-", color=COLOURS[colour], lw=2, alpha=1 if place == here else 0.4)
-            left.plot(x, i.mean, MARKERS[k], color=COLOURS[colour], ms=8, alpha=1 if place == here else 0.4,
-                      label=kind if place == here else None)  # fmt: skip
+            left.plot(
+                [x, x],
+                [i.low, i.high],
+                "-",
+                color=COLOURS[colour],
+                lw=2,
+                alpha=1 if place == here else 0.4,
+            )
+            left.plot(
+                x,
+                i.mean,
+                MARKERS[k],
+                color=COLOURS[colour],
+                ms=8,
+                alpha=1 if place == here else 0.4,
+                label=kind if place == here else None,
+            )
         if live is not None:
-            left.plot(here + 0.16 * (k - 0.5), live[k], "X", color="black", ms=10, markeredgecolor="white",
-                      label="live" if k else None)  # fmt: skip
+            left.plot(
+                here + 0.16 * (k - 0.5),
+                live[k],
+                "X",
+                color="black",
+                ms=10,
+                markeredgecolor="white",
+                label="live" if k else None,
+            )
     left.axvspan(here - 0.4, here + 0.4, color="0.93", zorder=0)
     left.axhline(0.5, color="black", linestyle=":", lw=1)
     left.set_xticks(range(len(DEPTHS)), DEPTHS)
-    left.set(ylim=(0.4, 1), xlim=(-0.5, len(DEPTHS) - 0.5), xlabel="frozen up to", ylabel="balanced accuracy")
+    left.set(
+        ylim=(0.4, 1),
+        xlim=(-0.5, len(DEPTHS) - 0.5),
+        xlabel="frozen up to",
+        ylabel="balanced accuracy",
+    )
     left.legend(loc="upper right", ncols=3, fontsize=9)
     regime = DEPTHS[depth]
     shares = {"trained numbers": "trained", "memory": "memory_mb", "time": "cpu_s"}
     for place, name in enumerate(list(shares)[::-1]):
         value = mean_of(regime, shares[name])
-        right.barh(place, value / mean_of("full", shares[name]), color=COLOURS["blue"], height=0.5)
-        unit = {"trained": short(round(value)), "memory_mb": f"{value:.1f} MB", "cpu_s": f"{value:.1f} s"}[shares[name]]
+        right.barh(
+            place,
+            value / mean_of("full", shares[name]),
+            color=COLOURS["blue"],
+            height=0.5,
+        )
+        unit = {
+            "trained": short(round(value)),
+            "memory_mb": f"{value:.1f} MB",
+            "cpu_s": f"{value:.1f} s",
+        }[shares[name]]
         right.text(0.02, place + 0.34, f"{name}: {unit}", fontsize=10)
-    right.set(xlim=(0, 1.05), yticks=[], ylim=(-0.5, 2.7), xlabel="share of full fine-tuning")
+    right.set(
+        xlim=(0, 1.05), yticks=[], ylim=(-0.5, 2.7), xlabel="share of full fine-tuning"
+    )
 
 
 # %% tags=["varies"]
 controls = {
-    "depth": w.SelectionSlider(options=list(DEPTHS), value="stage2", description="frozen up to"),
+    "depth": w.SelectionSlider(
+        options=list(DEPTHS), value="stage2", description="frozen up to"
+    ),
     "live": w.Checkbox(value=False, description="train it here (some seconds)"),
 }
 explorer = Explorer(controls, update, plot, figsize=(9.5, 3.6), columns=2)
@@ -922,12 +1282,19 @@ explorer.still()
 
 # %%
 for depth, regime in DEPTHS.items():
-    both = {kind: mean_interval(column(regime, f"{kind}_balanced")) for kind in ("mono", "poly")}
-    told = ", ".join(f"{kind} {i.mean:.3f} [{i.low:.3f}, {i.high:.3f}]" for kind, i in both.items())
+    both = {
+        kind: mean_interval(column(regime, f"{kind}_balanced"))
+        for kind in ("mono", "poly")
+    }
+    told = ", ".join(
+        f"{kind} {i.mean:.3f} [{i.low:.3f}, {i.high:.3f}]" for kind, i in both.items()
+    )
     trained = short(int(row_of[regime, SEED]["trained"]))
-    print(f"frozen up to {depth:<9}{trained:>7} numbers train; balanced accuracy: {told}")
+    print(
+        f"frozen up to {depth:<9}{trained:>7} numbers train; balanced accuracy: {told}"
+    )
 live = live_run("stage3")
-assert all(0 <= value <= 1 for value in live)
+assert live[0] > 0.6  # on mono, well above the 0.5 of one answer for all
 
 # %% [markdown]
 # ## Exercises
@@ -958,7 +1325,13 @@ assert all(0 <= value <= 1 for value in live)
 # %% tags=["exercise"]
 # BEGIN SOLUTION
 # STUB: moves = {"A": ..., "B": ..., "C": ..., "D": ..., "E": ...}
-moves = {"A": "both", "B": "statistics", "C": "statistics", "D": "nothing", "E": "parameters"}
+moves = {
+    "A": "both",
+    "B": "statistics",
+    "C": "statistics",
+    "D": "nothing",
+    "E": "parameters",
+}
 # END SOLUTION
 
 check("05.which_freezes", moves)
@@ -991,7 +1364,9 @@ check("05.which_freezes", moves)
 
 # %% tags=["exercise"]
 def discriminative_groups(parts, lr, factor):
-    """parts (modules, the input's first), lr, factor -> list of {"params": [...], "lr": ...}"""
+    """parts (modules, the input's first), lr, factor -> list of {"params": [...],
+    "lr": ...}
+    """
     # BEGIN SOLUTION
     # STUB: ...
     groups = []
@@ -1035,7 +1410,9 @@ def between(theta0, theta1, a):
     # BEGIN SOLUTION
     # STUB: ...
     return {
-        name: (1 - a) * start + a * theta1[name] if start.is_floating_point() else start.clone()
+        name: (1 - a) * start + a * theta1[name]
+        if start.is_floating_point()
+        else start.clone()
         for name, start in theta0.items()
     }
     # END SOLUTION
@@ -1122,20 +1499,36 @@ check("05.merge", merged_kernel)
 
 # %% tags=["solution", "varies"]
 kinds = {
-    kind: solar_cells.load(size=SIDE, seed=SEED, fractions=(0.55, 0.20, 0.25), types=(kind,))
+    kind: solar_cells.load(
+        size=SIDE, seed=SEED, fractions=(0.55, 0.20, 0.25), types=(kind,)
+    )
     for kind in ("mono", "poly")
 }
 
 
 def tuned(split):
     """Full fine-tuning on 400 cells, at the rate of the table -> Model"""
-    mine = torch.randperm(len(split), generator=torch.Generator().manual_seed(SEED))[:LABELS]
+    mine = torch.randperm(len(split), generator=torch.Generator().manual_seed(SEED))[
+        :LABELS
+    ]
     seed_everything(SEED)
     f = load_backbone("squeezenet1_1", size=SIDE)
     model, order = Model(f, LinearHead(512, 2)), torch.Generator().manual_seed(SEED)
-    batches = loader(split.subset(mine), f.preprocess, batch_size=BATCH, shuffle=True, generator=order)
+    batches = loader(
+        split.subset(mine),
+        f.preprocess,
+        batch_size=BATCH,
+        shuffle=True,
+        generator=order,
+    )
     schedule = warmup_cosine(6 * len(batches), warmup=len(batches))
-    for _ in fit(model, batches, torch.optim.Adam(full(f, model.head, 3e-4)), epochs=6, schedule=schedule):
+    for _ in fit(
+        model,
+        batches,
+        torch.optim.Adam(full(f, model.head, 3e-4)),
+        epochs=6,
+        schedule=schedule,
+    ):
         pass
     return model.eval()
 
@@ -1143,7 +1536,12 @@ def tuned(split):
 @torch.inference_mode()
 def says(model, split):
     """-> how probable a defect is in each picture (N,)"""
-    return torch.cat([model(x).softmax(1)[:, 1] for x, _ in loader(split, model.backbone.preprocess, batch_size=100)])
+    return torch.cat(
+        [
+            model(x).softmax(1)[:, 1]
+            for x, _ in loader(split, model.backbone.preprocess, batch_size=100)
+        ]
+    )
 
 
 said, alarms = {}, {}
@@ -1151,10 +1549,19 @@ for learned in kinds:
     model = tuned(kinds[learned].train)
     for kind, split in kinds.items():
         said[learned, kind] = p, y = says(model, split.test), split.test.labels
-        alarms[learned, kind], found = ((p[y == k] > 0.5).double().mean().item() for k in (0, 1))
-        called = f"{alarms[learned, kind]:.0%} of the functional cells, {found:.0%} of the defective ones"
+        alarms[learned, kind], found = (
+            (p[y == k] > 0.5).double().mean().item() for k in (0, 1)
+        )
+        called = (
+            f"{alarms[learned, kind]:.0%} of the functional cells, {found:.0%} of the "
+            "defective ones"
+        )
         print(f"tuned on {learned}, tested on {kind}: called defective are {called}")
-assert min(alarms["mono", "poly"], alarms["poly", "mono"]) > 0.5 > max(alarms["mono", "mono"], alarms["poly", "poly"])
+assert (
+    min(alarms["mono", "poly"], alarms["poly", "mono"])
+    > 0.5
+    > max(alarms["mono", "mono"], alarms["poly", "poly"])
+)
 
 # %% [markdown] tags=["solution"]
 # **Exercise 6.** A threshold from 20 labelled poly cells, for the model of exercise 5 that was tuned on mono. The last
@@ -1183,9 +1590,18 @@ for _ in range(20):
     with_20.append(judged(p[others], y[others], best_threshold(p[few], y[few])))
 print(f"balanced accuracy on poly at the threshold 0.5: {judged(p, y, 0.5):.3f}")
 low, mean, high = min(with_20), sum(with_20) / 20, max(with_20)
-print(f"at one from 20 labels, mean of 20 draws:        {mean:.3f} [{low:.3f} to {high:.3f}]")
-print(f"at the best of all thresholds:                  {judged(p, y, best_threshold(p, y)):.3f}")
-print(f"on mono at 0.5:                                 {judged(*said['mono', 'mono'], 0.5):.3f}")
+print(
+    f"at one from 20 labels, mean of 20 draws:        {mean:.3f} [{low:.3f} to "
+    f"{high:.3f}]"
+)
+print(
+    "at the best of all thresholds:                  "
+    f"{judged(p, y, best_threshold(p, y)):.3f}"
+)
+print(
+    "on mono at 0.5:                                 "
+    f"{judged(*said['mono', 'mono'], 0.5):.3f}"
+)
 print(f"ranking: mono {ranking(*said['mono', 'mono']):.2f}, poly {ranking(p, y):.2f}")
 assert ranking(p, y) < ranking(*said["mono", "mono"]) - 0.1
 

@@ -59,7 +59,8 @@ SEED = 0
 SIDE = 64  # pixels, as in the table
 LABELS = 200  # labelled pictures of one seed, as in the table
 DRAWS = size.pick(quick=1000, full=10000)  # of the bootstrap
-DOWNLOAD = size.pick(quick=False, full=True)  # fetch the two sets of weights of ResNet-50 (200 MB)
+# fetch the two sets of weights of ResNet-50 (200 MB)
+DOWNLOAD = size.pick(quick=False, full=True)
 PRECISION = CANDIDATES[1]  # float32 with channels last, as in the table
 
 # %% [markdown]
@@ -72,12 +73,20 @@ PRECISION = CANDIDATES[1]  # float32 with channels last, as in the table
 
 # %%
 cells = solar_cells.load(size=SIDE, seed=SEED)
-mine = torch.randperm(len(cells.train), generator=torch.Generator().manual_seed(SEED))[:LABELS]
+mine = torch.randperm(len(cells.train), generator=torch.Generator().manual_seed(SEED))[
+    :LABELS
+]
 part = cells.train.subset(mine)  # the labelled pictures of seed 0
-drawn = [drawn_shapes.draw(k, np.random.default_rng([SEED, k])) for k in range(len(drawn_shapes.CLASSES))]
+drawn = [
+    drawn_shapes.draw(k, np.random.default_rng([SEED, k]))
+    for k in range(len(drawn_shapes.CLASSES))
+]
 drawn = np.stack(drawn).transpose(0, 3, 1, 2)
 fig, axes = plt.subplots(2, 5, figsize=(9, 4.1))
-titles = [f"{cells.classes[k]}, {solar_cells.TYPES[t]}" for k, t in zip(part.labels[:5], part.types[:5], strict=True)]
+titles = [
+    f"{cells.classes[k]}, {solar_cells.TYPES[t]}"
+    for k, t in zip(part.labels[:5], part.types[:5], strict=True)
+]
 pictures(axes[0], part.pictures[:5], titles)
 pictures(axes[1], drawn, drawn_shapes.CLASSES)
 plt.show()
@@ -86,8 +95,14 @@ plt.show()
 y = part.labels
 N, K = len(y), len(cells.classes)
 print(f"N = {N} labelled cells, {y.bincount().tolist()} of {cells.classes}")
-print(f"always the larger class: {y.bincount().max() / N:.1%} right; log K = {np.log(K):.3f} nats")
-print(f"shapes: {len(drawn_shapes.CLASSES)} classes of equal size, so chance is {1 / len(drawn_shapes.CLASSES):.0%}")
+print(
+    f"always the larger class: {y.bincount().max() / N:.1%} right; log K = "
+    f"{np.log(K):.3f} nats"
+)
+print(
+    f"shapes: {len(drawn_shapes.CLASSES)} classes of equal size, so chance is "
+    f"{1 / len(drawn_shapes.CLASSES):.0%}"
+)
 
 # %% [markdown]
 # ## The candidates
@@ -109,21 +124,41 @@ CANDIDATE = {  # name -> (network, kind of weights), as in the experiment
 for name, (network, weights) in CANDIDATE.items():
     spec = BACKBONES[network]
     top1 = f"{spec.top1:.1%}" if weights == "imagenet" else "no card"
-    print(f"{name:<24}D = {spec.feature_dim:>5}   {spec.params / 1e6:.1f} M parameters   ImageNet top-1 {top1}")
-print("Sources of top-1:", *sorted({BACKBONES[n].top1_source for n, _ in CANDIDATE.values()}), sep="\n  ")
+    print(
+        f"{name:<24}D = {spec.feature_dim:>5}   {spec.params / 1e6:.1f} M parameters   "
+        f"ImageNet top-1 {top1}"
+    )
+print(
+    "Sources of top-1:",
+    *sorted({BACKBONES[n].top1_source for n, _ in CANDIDATE.values()}),
+    sep="\n  ",
+)
 
 # %% tags=["varies"]
-other = Model(load_backbone("squeezenet1_1", size=SIDE), LinearHead(512, 2))  # f with ImageNet weights, g new
+# f with ImageNet weights, g new
+other = Model(load_backbone("squeezenet1_1", size=SIDE), LinearHead(512, 2))
 some = cells.train.subset(torch.arange(800))
 seed_everything(SEED)
 other.head = LinearHead(512, 2)
-batches = Cached(features=other.backbone.preprocess(some.pictures), labels=some.types, batch_size=25, shuffle=True,
-                 generator=torch.Generator().manual_seed(SEED))  # fmt: skip
-optimizer = torch.optim.AdamW(param_groups(f=(other.backbone, 3e-4), g=(other.head, 3e-4)))
+batches = Cached(
+    features=other.backbone.preprocess(some.pictures),
+    labels=some.types,
+    batch_size=25,
+    shuffle=True,
+    generator=torch.Generator().manual_seed(SEED),
+)
+optimizer = torch.optim.AdamW(
+    param_groups(f=(other.backbone, 3e-4), g=(other.head, 3e-4))
+)
 schedule = warmup_cosine(3 * len(batches))
-for record in fit(other, batches, optimizer, epochs=3, schedule=schedule, precision=PRECISION):
+for record in fit(
+    other, batches, optimizer, epochs=3, schedule=schedule, precision=PRECISION
+):
     if hasattr(record, "train"):
-        print(f"epoch {record.epoch}: {record.train['accuracy']:.1%} of the cell types right while learning")
+        print(
+            f"epoch {record.epoch}: {record.train['accuracy']:.1%} of the cell types "
+            "right while learning"
+        )
 assert record.train["accuracy"] > 0.85
 _ = other.eval()
 
@@ -174,7 +209,9 @@ print("SqueezeNet: z", tuple(z.shape), "  theta", tuple(theta.shape))
 
 # %%
 def votes(z, y, k, itself=False):
-    """z (N, D), y (N,) of 0 or 1 -> share of the pictures that the vote of k neighbours gets right"""
+    """z (N, D), y (N,) of 0 or 1 -> share of the pictures that the vote of k
+    neighbours gets right
+    """
     unit = z / z.norm(dim=1, keepdim=True)
     similarity = unit @ unit.T  # (N, N)
     if not itself:
@@ -185,7 +222,10 @@ def votes(z, y, k, itself=False):
 
 for k in (1, 5):
     by_hand, wrong = votes(z.double(), y, k), votes(z.double(), y, k, itself=True)
-    print(f"k = {k}: by hand {by_hand:.3f}, sftlib {knn_accuracy(z, y, k=k):.3f}; counting itself {wrong:.3f}")
+    print(
+        f"k = {k}: by hand {by_hand:.3f}, sftlib {knn_accuracy(z, y, k=k):.3f}; "
+        f"counting itself {wrong:.3f}"
+    )
     assert by_hand == knn_accuracy(z, y, k=k)
 
 # %% [markdown]
@@ -219,7 +259,10 @@ target = torch.nn.functional.one_hot(y, K).double()  # (N, K)
 joint = target.T @ theta.double() / N
 conditional = joint / joint.sum(0)
 by_hand = (conditional[y] * theta).sum(1).log().mean().item()
-print(f"LEEP by hand {by_hand:.3f}, sftlib {selection.leep(theta, y):.3f}; NCE {selection.nce(theta, y):.3f}")
+print(
+    f"LEEP by hand {by_hand:.3f}, sftlib {selection.leep(theta, y):.3f}; NCE "
+    f"{selection.nce(theta, y):.3f}"
+)
 assert abs(by_hand - selection.leep(theta, y)) < 1e-6
 
 # %% [markdown]
@@ -232,7 +275,8 @@ shuffled = y[torch.randperm(N, generator=torch.Generator().manual_seed(SEED))]
 nothing = selection.leep(torch.ones(N, 1), y)
 for score in (selection.leep, selection.nce):
     print(
-        f"{score.__name__:<5} labels {score(theta, y):.3f}, shuffled {score(theta, shuffled):.3f}, none {nothing:.3f}"
+        f"{score.__name__:<5} labels {score(theta, y):.3f}, shuffled "
+        f"{score(theta, shuffled):.3f}, none {nothing:.3f}"
     )
 assert selection.nce(theta, shuffled) > nothing + 0.02
 
@@ -254,12 +298,18 @@ assert selection.nce(theta, shuffled) > nothing + 0.02
 def h_by_hand(z, y):
     z = z.double() - z.double().mean(0)
     means = torch.stack([z[y == k].mean(0) for k in range(K)])[y]  # (N, D)
-    return torch.trace(torch.linalg.pinv(z.T @ z, hermitian=True, rtol=1e-10) @ (means.T @ means)).item()
+    return torch.trace(
+        torch.linalg.pinv(z.T @ z, hermitian=True, rtol=1e-10) @ (means.T @ means)
+    ).item()
 
 
 few = z[:, :40]  # 40 features, so that N > D
 for what, features in (("40 features", few), ("all 512", z)):
-    print(f"{what:<12}by hand {h_by_hand(features, y):.3f}, sftlib {selection.h_score(features, y):.3f}", end="")
+    print(
+        f"{what:<12}by hand {h_by_hand(features, y):.3f}, sftlib "
+        f"{selection.h_score(features, y):.3f}",
+        end="",
+    )
     print(f", shuffled labels {selection.h_score(features, shuffled):.3f}")
     assert abs(h_by_hand(features, y) - selection.h_score(features, y)) < 1e-3
 
@@ -270,7 +320,9 @@ for what, features in (("40 features", few), ("all 512", z)):
 
 # %%
 for what, labels in (("labels", y), ("shuffled", shuffled)):
-    print(f"regularized H-score, {what:<9}{selection.regularized_h_score(z, labels):.3f}")
+    print(
+        f"regularized H-score, {what:<9}{selection.regularized_h_score(z, labels):.3f}"
+    )
 
 # %% [markdown]
 # ## By hand 4: LogME, and a mistake in the published code
@@ -292,10 +344,14 @@ def exact(z, t):
 
     def minus(ab):
         covariance = np.exp(-ab[1]) * np.eye(len(t)) + np.exp(-ab[0]) * zz
-        return -multivariate_normal.logpdf(t, cov=covariance, allow_singular=True) / len(t)
+        return -multivariate_normal.logpdf(
+            t, cov=covariance, allow_singular=True
+        ) / len(t)
 
     start = [np.log(np.trace(zz) / len(t)), 2.0]
-    return -minimize(minus, start, method="Nelder-Mead", options={"xatol": 1e-4, "fatol": 1e-7}).fun
+    return -minimize(
+        minus, start, method="Nelder-Mead", options={"xatol": 1e-4, "fatol": 1e-7}
+    ).fun
 
 
 unit = z.double() / z.double().square().mean().sqrt()  # a common scale changes nothing
@@ -321,18 +377,28 @@ def fixed_point(z, t, terms):
         m2 = (s2 * x2 / (a / b + s2) ** 2).sum()
         misfit = (x2 * (1 - share) ** 2).sum() + t @ t - x2.sum()
         a, b = share.sum() / m2, (len(t) - share.sum()) / misfit
-    logs = terms * a.log() + len(t) * (b / (2 * torch.pi)).log() - (a + b * s2).log().sum()
+    logs = (
+        terms * a.log() + len(t) * (b / (2 * torch.pi)).log() - (a + b * s2).log().sum()
+    )
     return ((logs - b * misfit - a * m2) / 2 / len(t)).item()
 
 
 def log_me_by(terms, z, y):
-    return np.mean([fixed_point(z.double(), (y == c).double(), terms(z)) for c in range(K)])
+    return np.mean(
+        [fixed_point(z.double(), (y == c).double(), terms(z)) for c in range(K)]
+    )
 
 
 PUBLISHED, MENDED = (lambda z: z.shape[1]), (lambda z: min(z.shape))
 for what, features in (("N > D: 40 features", few), ("N < D: all 512", z)):
-    published, mended = log_me_by(PUBLISHED, features, y), log_me_by(MENDED, features, y)
-    print(f"{what:<20}published {published:7.1f}   mended {mended:7.3f}   exact {selection.log_me(features, y):7.3f}")
+    published, mended = (
+        log_me_by(PUBLISHED, features, y),
+        log_me_by(MENDED, features, y),
+    )
+    print(
+        f"{what:<20}published {published:7.1f}   mended {mended:7.3f}   exact "
+        f"{selection.log_me(features, y):7.3f}"
+    )
     assert abs(mended - selection.log_me(features, y)) < 2e-3
 assert abs(log_me_by(PUBLISHED, z, y) - oracle) > 0.1
 
@@ -344,8 +410,17 @@ assert abs(log_me_by(PUBLISHED, z, y) - oracle) > 0.1
 right = {name: selection.log_me(z, y) for name, (z, _) in seen.items()}
 published = {name: log_me_by(PUBLISHED, z, y) for name, (z, _) in seen.items()}
 for title, found, digits in (("exact", right, 2), ("published", published, 1)):
-    print(f"{title:<10}", " > ".join(f"{n} {found[n]:.{digits}f}" for n in sorted(found, key=found.get, reverse=True)))
-assert published["Lite0, random"] > published["SqueezeNet"] and right["Lite0, random"] < right["SqueezeNet"]
+    print(
+        f"{title:<10}",
+        " > ".join(
+            f"{n} {found[n]:.{digits}f}"
+            for n in sorted(found, key=found.get, reverse=True)
+        ),
+    )
+assert (
+    published["Lite0, random"] > published["SqueezeNet"]
+    and right["Lite0, random"] < right["SqueezeNet"]
+)
 
 # %% [markdown]
 # It does: by the published formula Lite0 with *random* weights is ahead of SqueezeNet with trained ones, because its D
@@ -361,24 +436,48 @@ assert published["Lite0, random"] > published["SqueezeNet"] and right["Lite0, ra
 
 # %% tags=["varies"]
 SCORES = {
-    "top1": "ImageNet top-1", "knn": "kNN", "probe": "probe", "leep": "LEEP", "nce": "NCE", "n_leep": "N-LEEP",
-    "h_score": "H-score", "regularized_h_score": "regularized H", "log_me": "LogME", "trans_rate": "TransRate",
-    "gbc": "GBC", "parc": "PARC",
-}  # fmt: skip
-ON_FEATURES = ("h_score", "regularized_h_score", "n_leep", "log_me", "trans_rate", "gbc", "parc")
+    "top1": "ImageNet top-1",
+    "knn": "kNN",
+    "probe": "probe",
+    "leep": "LEEP",
+    "nce": "NCE",
+    "n_leep": "N-LEEP",
+    "h_score": "H-score",
+    "regularized_h_score": "regularized H",
+    "log_me": "LogME",
+    "trans_rate": "TransRate",
+    "gbc": "GBC",
+    "parc": "PARC",
+}
+ON_FEATURES = (
+    "h_score",
+    "regularized_h_score",
+    "n_leep",
+    "log_me",
+    "trans_rate",
+    "gbc",
+    "parc",
+)
 
 
 def all_scores(name):
     z, theta = seen[name]
-    found = {"top1": 0.001 if "random" in name else BACKBONES[CANDIDATE[name][0]].top1,
-             "knn": knn_accuracy(z, y, k=5), "probe": selection.probe_accuracy(z, y),
-             "leep": selection.leep(theta, y), "nce": selection.nce(theta, y)}  # fmt: skip
+    found = {
+        "top1": 0.001 if "random" in name else BACKBONES[CANDIDATE[name][0]].top1,
+        "knn": knn_accuracy(z, y, k=5),
+        "probe": selection.probe_accuracy(z, y),
+        "leep": selection.leep(theta, y),
+        "nce": selection.nce(theta, y),
+    }
     return found | {score: getattr(selection, score)(z, y) for score in ON_FEATURES}
 
 
 live = {name: all_scores(name) for name in CANDIDATE}
 print(
-    f"{'defect, seed 0':<16}" + "".join(f"{name.replace('SqueezeNet', 'SqN').replace(', ', ' '):>15}" for name in live)
+    f"{'defect, seed 0':<16}"
+    + "".join(
+        f"{name.replace('SqueezeNet', 'SqN').replace(', ', ' '):>15}" for name in live
+    )
 )
 for score, title in SCORES.items():
     print(f"{title:<16}" + "".join(f"{found[score]:>15.3f}" for found in live.values()))
@@ -396,25 +495,40 @@ for score, title in SCORES.items():
 # above have in common with it.
 
 # %%
-with open(cache_folder().parent / "results" / "pretrained_models.csv", encoding="utf-8") as file:
+with open(
+    cache_folder().parent / "results" / "pretrained_models.csv", encoding="utf-8"
+) as file:
     table = list(csv.DictReader(file))
 TASKS = list(dict.fromkeys(r["task"] for r in table))
 row_of = {(r["task"], r["candidate"], int(r["seed"])): r for r in table}
-SEEDS = [s for s in range(100) if all((t, c, s) in row_of for t in TASKS for c in CANDIDATE)]
+SEEDS = [
+    s for s in range(100) if all((t, c, s) in row_of for t in TASKS for c in CANDIDATE)
+]
 
 
 def values(column):
     """-> (tasks, candidates, seeds)"""
-    return np.array([[[float(row_of[t, c, s][column]) for s in SEEDS] for c in CANDIDATE] for t in TASKS])
+    return np.array(
+        [
+            [[float(row_of[t, c, s][column]) for s in SEEDS] for c in CANDIDATE]
+            for t in TASKS
+        ]
+    )
 
 
 test, frozen = values("test"), values("probe_test")
-print(f"{len(table)} rows: {len(TASKS)} tasks x {len(CANDIDATE)} candidates x {len(SEEDS)} seeds")
+print(
+    f"{len(table)} rows: {len(TASKS)} tasks x {len(CANDIDATE)} candidates x "
+    f"{len(SEEDS)} seeds"
+)
 
 # %% tags=["varies"]
 for score in ("knn", "probe", "leep", "regularized_h_score", "log_me", "parc"):
-    names = [name for name in CANDIDATE if name != "SqueezeNet, other task"]  # its weights were trained just now
-    apart = max(abs(live[n][score] - float(row_of["defect", n, SEED][score])) for n in names)
+    # its weights were trained just now
+    names = [name for name in CANDIDATE if name != "SqueezeNet, other task"]
+    apart = max(
+        abs(live[n][score] - float(row_of["defect", n, SEED][score])) for n in names
+    )
     print(f"{SCORES[score]:<16}live and stored differ by at most {apart:.4f}")
     assert apart < 0.06  # rounding on another machine may turn a few neighbours
 
@@ -427,13 +541,31 @@ assert len(cells.test) == TEST_SIZE["defect"]
 fig, axes = plt.subplots(1, len(TASKS), figsize=(9.5, 3.4), sharey=True)
 for ax, task, tuned, probed in zip(axes, TASKS, test, frozen, strict=True):
     for place, (a, b) in enumerate(zip(tuned, probed, strict=True)):
-        _ = ax.plot(100 * a, [place - 0.12] * len(a), "o", color=COLOURS["blue"], ms=6, alpha=0.8,
-                    label="fine-tuned" if place == 0 else None)  # fmt: skip
-        _ = ax.plot(100 * b, [place + 0.18] * len(b), "^", color=COLOURS["orange"], ms=6, alpha=0.8,
-                    label="frozen, probe" if place == 0 else None)  # fmt: skip
+        _ = ax.plot(
+            100 * a,
+            [place - 0.12] * len(a),
+            "o",
+            color=COLOURS["blue"],
+            ms=6,
+            alpha=0.8,
+            label="fine-tuned" if place == 0 else None,
+        )
+        _ = ax.plot(
+            100 * b,
+            [place + 0.18] * len(b),
+            "^",
+            color=COLOURS["orange"],
+            ms=6,
+            alpha=0.8,
+            label="frozen, probe" if place == 0 else None,
+        )
     ax.axvline(100 * GUESS[task], color="black", linestyle=":", lw=1.5)
-    ax.set(yticks=range(len(CANDIDATE)), yticklabels=list(CANDIDATE), title=task.replace("_", " "),
-           xlabel="test accuracy (%)")  # fmt: skip
+    ax.set(
+        yticks=range(len(CANDIDATE)),
+        yticklabels=list(CANDIDATE),
+        title=task.replace("_", " "),
+        xlabel="test accuracy (%)",
+    )
 axes[0].invert_yaxis()
 fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
 plt.show()
@@ -448,16 +580,25 @@ mean = test.mean(2)  # (tasks, candidates)
 
 
 def noise_of(t):
-    """task -> (candidates,) standard error of the difference to the best: of the test set, and of the seeds"""
+    """task -> (candidates,) standard error of the difference to the best: of the
+    test set, and of the seeds
+    """
     spread = mean[t] * (1 - mean[t])  # variance of one picture, right or wrong
     of_seeds = test[t].var(1, ddof=int(len(SEEDS) > 1)).mean() / len(SEEDS)
-    return np.sqrt((spread + spread[mean[t].argmax()]) / TEST_SIZE[TASKS[t]] + 2 * of_seeds)
+    return np.sqrt(
+        (spread + spread[mean[t].argmax()]) / TEST_SIZE[TASKS[t]] + 2 * of_seeds
+    )
 
 
 for t, task in enumerate(TASKS):
     behind, noise = mean[t].max() - mean[t], noise_of(t)
-    close = [n for n, a, e in zip(CANDIDATE, behind, noise, strict=True) if 0 < a < 2 * e]
-    print(f"{task:<10}best {list(CANDIDATE)[mean[t].argmax()]} {mean[t].max():.3f}; ", end="")
+    close = [
+        n for n, a, e in zip(CANDIDATE, behind, noise, strict=True) if 0 < a < 2 * e
+    ]
+    print(
+        f"{task:<10}best {list(CANDIDATE)[mean[t].argmax()]} {mean[t].max():.3f}; ",
+        end="",
+    )
     print(f"a difference has the standard error {noise.min():.3f} to {noise.max():.3f}")
     print(f"{'':<10}not told apart from it: {'; '.join(close) or 'none'}")
 
@@ -486,7 +627,9 @@ def of_task(column):
 
 
 def ceiling(truth):
-    """truth (tasks, candidates, seeds) -> mean tau and regret of one seed against the mean of the others"""
+    """truth (tasks, candidates, seeds) -> mean tau and regret of one seed against
+    the mean of the others
+    """
     found = []
     for s in range(len(SEEDS)):
         others = (truth.sum(2) - truth[:, :, s]) / max(len(SEEDS) - 1, 1)
@@ -496,33 +639,49 @@ def ceiling(truth):
 
 
 def judge(truth, keep=slice(None)):
-    """truth (tasks, candidates, seeds), the candidates that take part -> name of a score -> Ranking"""
+    """truth (tasks, candidates, seeds), the candidates that take part -> name of
+    a score -> Ranking
+    """
     scores = {title: of_task(column)[:, keep] for column, title in SCORES.items()}
     return selection.ranking_table(scores, truth.mean(2)[:, keep], draws=DRAWS)
 
 
 def hits(column, truth):
-    """-> in how many tasks the favourite of a score is the best; a tie at the top is no choice"""
+    """-> in how many tasks the favourite of a score is the best; a tie at the top
+    is no choice
+    """
     s, t = of_task(column), truth.mean(2)
-    return sum(a.argmax() == b.argmax() and (a == a.max()).sum() == 1 for a, b in zip(s, t, strict=True))
+    return sum(
+        a.argmax() == b.argmax() and (a == a.max()).sum() == 1
+        for a, b in zip(s, t, strict=True)
+    )
 
 
 ranking, ranking_frozen = judge(test), judge(frozen)
 order = sorted(SCORES, key=lambda column: -ranking[SCORES[column]].tau)
 header = (
-    f"{'score':<16}{'τ [95 % interval]':>22}{'regret [95 % interval]':>26}{'hits':>6}{'τ, frozen':>11}{'CPU ms':>9}"
+    f"{'score':<16}{'τ [95 % interval]':>22}{'regret [95 % interval]':>26}{'hits':>6}"
+    f"{'τ, frozen':>11}{'CPU ms':>9}"
 )
 print(header)
 for column in order:
     r = ranking[SCORES[column]]
     tau = f"{r.tau:+.2f} [{r.tau_interval[0]:+.2f}, {r.tau_interval[1]:+.2f}]"
-    lost = f"{100 * r.regret:.1f} [{100 * r.regret_interval[0]:.1f}, {100 * r.regret_interval[1]:.1f}] points"
+    lost = (
+        f"{100 * r.regret:.1f} [{100 * r.regret_interval[0]:.1f}, "
+        f"{100 * r.regret_interval[1]:.1f}] points"
+    )
     price = 1000 * np.median(values(f"{column}_s"))
     again = ranking_frozen[SCORES[column]].tau
-    print(f"{SCORES[column]:<16}{tau:>22}{lost:>26}{hits(column, test):>4}/{len(TASKS)}{again:>+11.2f}{price:>9.1f}")
+    print(
+        f"{SCORES[column]:<16}{tau:>22}{lost:>26}{hits(column, test):>4}/{len(TASKS)}"
+        f"{again:>+11.2f}{price:>9.1f}"
+    )
 tau, lost = ceiling(test)
 print(f"{'one seed of it':<16}{tau:>+7.2f}{100 * lost:>24.1f} points")
-baselines = max(ranking[SCORES[column]].tau_interval[1] for column in ("top1", "knn", "probe"))
+baselines = max(
+    ranking[SCORES[column]].tau_interval[1] for column in ("top1", "knn", "probe")
+)
 above = [title for title, r in ranking.items() if r.tau_interval[0] > baselines]
 print(f"wholly above all baselines: {', '.join(above) or 'none'}")
 assert not above
@@ -530,15 +689,34 @@ assert not above
 # %%
 fig, ax = plt.subplots(figsize=(8, 4.2))
 for place, column in enumerate(order):
-    taus = [selection.weighted_tau(a, b) for a, b in zip(of_task(column), mean, strict=True)]
+    taus = [
+        selection.weighted_tau(a, b) for a, b in zip(of_task(column), mean, strict=True)
+    ]
     for t, (task, tau) in enumerate(zip(TASKS, taus, strict=True)):
-        _ = ax.plot(tau, place, MARKERS[t], color=list(COLOURS.values())[t], ms=8, alpha=0.8,
-                    label=task.replace("_", " ") if place == 0 else None)  # fmt: skip
-    _ = ax.plot([np.mean(taus)] * 2, [place - 0.32, place + 0.32], "-", color="black", lw=3,
-                label="mean" if place == 0 else None)  # fmt: skip
+        _ = ax.plot(
+            tau,
+            place,
+            MARKERS[t],
+            color=list(COLOURS.values())[t],
+            ms=8,
+            alpha=0.8,
+            label=task.replace("_", " ") if place == 0 else None,
+        )
+    _ = ax.plot(
+        [np.mean(taus)] * 2,
+        [place - 0.32, place + 0.32],
+        "-",
+        color="black",
+        lw=3,
+        label="mean" if place == 0 else None,
+    )
 ax.axvline(0, color="black", linestyle=":", lw=1.5)
-ax.set(yticks=range(len(order)), yticklabels=[SCORES[c] for c in order], xlabel="weighted τ with fine-tuning",
-       xlim=(-1.05, 1.05))  # fmt: skip
+ax.set(
+    yticks=range(len(order)),
+    yticklabels=[SCORES[c] for c in order],
+    xlabel="weighted τ with fine-tuning",
+    xlim=(-1.05, 1.05),
+)
 ax.invert_yaxis()
 ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 plt.show()
@@ -554,14 +732,22 @@ plt.show()
 # candidates alone:
 
 # %%
-PRETRAINED = [i for i, (_, weights) in enumerate(CANDIDATE.values()) if weights != "random"]
+PRETRAINED = [
+    i for i, (_, weights) in enumerate(CANDIDATE.values()) if weights != "random"
+]
 harder = judge(test, PRETRAINED)
 print(f"{'score':<16}{'all candidates':>16}{'pretrained only':>18}{'regret there':>15}")
 for column in order:
     a, b = ranking[SCORES[column]], harder[SCORES[column]]
-    print(f"{SCORES[column]:<16}{a.tau:>+16.2f}{b.tau:>+18.2f}{100 * b.regret:>8.1f} points")
+    print(
+        f"{SCORES[column]:<16}{a.tau:>+16.2f}{b.tau:>+18.2f}{100 * b.regret:>8.1f} "
+        "points"
+    )
 tau, lost = ceiling(test[:, PRETRAINED])
-print(f"{'one seed of it':<16}{ceiling(test)[0]:>+16.2f}{tau:>+18.2f}{100 * lost:>8.1f} points")
+print(
+    f"{'one seed of it':<16}{ceiling(test)[0]:>+16.2f}{tau:>+18.2f}{100 * lost:>8.1f} "
+    "points"
+)
 
 # %% [markdown]
 # What a score loses from the first column to the second is what it had earned by telling random weights from trained
@@ -579,7 +765,9 @@ found = []
 for t, task in enumerate(TASKS):
     for column, title in SCORES.items():
         s = of_task(column)[t]
-        favourites = [name for name, a in zip(CANDIDATE, s, strict=True) if a == s.max()]
+        favourites = [
+            name for name, a in zip(CANDIDATE, s, strict=True) if a == s.max()
+        ]
         lost = selection.regret(s, mean[t])
         if lost > 2 * noise_of(t)[s == s.max()].mean():
             found.append((lost, task, title, favourites))
@@ -592,8 +780,13 @@ lost, task, title, _ = max(row for row in found if len(row[3]) == 1)
 column = next(c for c in SCORES if SCORES[c] == title)
 favourites = [list(CANDIDATE)[i] for i in values(column)[TASKS.index(task)].argmax(0)]
 print(f"\n{title} on {task}, its favourite in each seed: {'; '.join(favourites)}")
-taus = [selection.weighted_tau(a, b) for a, b in zip(of_task(column), mean, strict=True)]
-print(f"{title}, weighted τ:", ", ".join(f"{t} {tau:+.2f}" for t, tau in zip(TASKS, taus, strict=True)))
+taus = [
+    selection.weighted_tau(a, b) for a, b in zip(of_task(column), mean, strict=True)
+]
+print(
+    f"{title}, weighted τ:",
+    ", ".join(f"{t} {tau:+.2f}" for t, tau in zip(TASKS, taus, strict=True)),
+)
 
 # %% [markdown]
 # The list leaves out much that looks like a mistake in the table: a favourite that loses three points on 334 pictures
@@ -611,11 +804,19 @@ print(f"{title}, weighted τ:", ", ".join(f"{t} {tau:+.2f}" for t, tau in zip(TA
 # last stage was tuned, with the maps below it at hand:
 
 # %%
-forward, tuning = (np.median(values(column), axis=(0, 2)) for column in ("extract_s", "train_s"))
+forward, tuning = (
+    np.median(values(column), axis=(0, 2)) for column in ("extract_s", "train_s")
+)
 for name, a, b in zip(CANDIDATE, forward, tuning, strict=True):
-    print(f"{name:<24}features of {LABELS} pictures {a:5.2f} s, one fine-tuning {b:5.1f} s of CPU")
+    print(
+        f"{name:<24}features of {LABELS} pictures {a:5.2f} s, one fine-tuning {b:5.1f} "
+        "s of CPU"
+    )
 dear = max(SCORES, key=lambda column: np.median(values(f"{column}_s")))
-print(f"the dearest score is {SCORES[dear]}: {np.median(values(f'{dear}_s')):.2f} s; all others less")
+print(
+    f"the dearest score is {SCORES[dear]}: {np.median(values(f'{dear}_s')):.2f} s; all "
+    "others less"
+)
 
 # %% [markdown]
 # With 200 pictures, that is. The price grows with N: PARC looks at all pairs, $N^2/2$, and kNN compares all pairs too;
@@ -636,12 +837,22 @@ if DOWNLOAD or all((checkpoints / file).exists() for file in TWO.values()):
     for network in TWO:
         f = load_backbone(network, size=SIDE)
         z50 = extract(f, loader(part, f.preprocess, batch_size=50))[0]
-        scores = f"kNN {knn_accuracy(z50, y, k=5):.3f}, probe {selection.probe_accuracy(z50, y):.3f}"
-        print(f"{network:<13}top-1 {BACKBONES[network].top1:.1%}   {scores}, LogME {selection.log_me(z50, y):.3f}")
+        scores = (
+            f"kNN {knn_accuracy(z50, y, k=5):.3f}, probe "
+            f"{selection.probe_accuracy(z50, y):.3f}"
+        )
+        print(
+            f"{network:<13}top-1 {BACKBONES[network].top1:.1%}   {scores}, LogME "
+            f"{selection.log_me(z50, y):.3f}"
+        )
 else:
-    print("The two files are not here. With a network, set DOWNLOAD = True: the cell then prints kNN, probe and LogME")
     print(
-        f"of both on these {N} cells. If V1 is ahead of V2 there, ImageNet top-1 has misled you about frozen features."
+        "The two files are not here. With a network, set DOWNLOAD = True: the cell "
+        "then prints kNN, probe and LogME"
+    )
+    print(
+        f"of both on these {N} cells. If V1 is ahead of V2 there, ImageNet top-1 has "
+        "misled you about frozen features."
     )
 
 # %% [markdown]
@@ -666,21 +877,43 @@ TRUTHS = {"fine-tuned": test, "frozen, probe": frozen}
 def update(settings):
     t = TASKS.index(settings["task"])
     s, a = values(settings["score"])[t], TRUTHS[settings["truth"]][t]
-    return {"s": s, "a": a, "tau": selection.weighted_tau(s.mean(1), a.mean(1)), **settings,
-            "regret": selection.regret(s.mean(1), a.mean(1))}  # fmt: skip
+    return {
+        "s": s,
+        "a": a,
+        "tau": selection.weighted_tau(s.mean(1), a.mean(1)),
+        **settings,
+        "regret": selection.regret(s.mean(1), a.mean(1)),
+    }
 
 
 def plot(ax, arrays):
     for i, (name, (_, weights)) in enumerate(CANDIDATE.items()):
         s, a = arrays["s"][i], 100 * arrays["a"][i]
         # never below 0: the mean of equal numbers may differ from them by rounding
-        spread = [np.clip([[v.mean() - v.min()], [v.max() - v.mean()]], 0, None) for v in (s, a)]
+        spread = [
+            np.clip([[v.mean() - v.min()], [v.max() - v.mean()]], 0, None)
+            for v in (s, a)
+        ]
         colour = list(COLOURS.values())[i]
-        ax.errorbar(s.mean(), a.mean(), xerr=spread[0], yerr=spread[1], fmt=MARKERS[i], color=colour, ms=9, lw=1.5,
-                    markerfacecolor=colour if weights == "imagenet" else "white", label=name)  # fmt: skip
-    ax.set(xlabel=f"score: {SCORES[arrays['score']]}", ylabel=f"test accuracy, {arrays['truth']} (%)")
+        ax.errorbar(
+            s.mean(),
+            a.mean(),
+            xerr=spread[0],
+            yerr=spread[1],
+            fmt=MARKERS[i],
+            color=colour,
+            ms=9,
+            lw=1.5,
+            markerfacecolor=colour if weights == "imagenet" else "white",
+            label=name,
+        )
+    ax.set(
+        xlabel=f"score: {SCORES[arrays['score']]}",
+        ylabel=f"test accuracy, {arrays['truth']} (%)",
+    )
     ax.set_title(
-        f"{arrays['task'].replace('_', ' ')}: τ {arrays['tau']:+.2f}, regret {100 * arrays['regret']:.1f} points"
+        f"{arrays['task'].replace('_', ' ')}: τ {arrays['tau']:+.2f}, regret "
+        f"{100 * arrays['regret']:.1f} points"
     )
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 
@@ -688,7 +921,9 @@ def plot(ax, arrays):
 controls = {
     "task": w.Dropdown(options=TASKS, description="task"),
     "score": w.Dropdown(
-        options=[(title, column) for column, title in SCORES.items()], value="knn", description="score"
+        options=[(title, column) for column, title in SCORES.items()],
+        value="knn",
+        description="score",
     ),
     "truth": w.Dropdown(options=list(TRUTHS), description="truth"),
 }
@@ -713,7 +948,9 @@ explorer.still()
 
 # %% tags=["exercise"]
 def my_leep(theta, y):
-    """theta (N, S) rows of probabilities, y (N,) with classes 0 … K − 1 -> mean log probability in nats"""
+    """theta (N, S) rows of probabilities, y (N,) with classes 0 … K − 1 -> mean
+    log probability in nats
+    """
     # BEGIN SOLUTION
     # STUB: ...
     target = torch.nn.functional.one_hot(y).to(theta.dtype)  # (N, K)
@@ -886,18 +1123,30 @@ check("07.ties", fair_tau)
 
 # %% tags=["solution", "varies"]
 cells = solar_cells.load(size=SIDE, seed=SEED)
-part = cells.train.subset(torch.randperm(len(cells.train), generator=torch.Generator().manual_seed(SEED))[:LABELS])
+part = cells.train.subset(
+    torch.randperm(len(cells.train), generator=torch.Generator().manual_seed(SEED))[
+        :LABELS
+    ]
+)
 f, y = PRECISION.place(load_backbone("squeezenet1_1", size=SIDE)), part.labels
 with torch.no_grad():
-    theta = torch.cat([f.source_logits(x) for x, _ in loader(part, f.preprocess, batch_size=100)]).softmax(1)
-shuffles = [y[torch.randperm(LABELS, generator=torch.Generator().manual_seed(s))] for s in range(20)]
+    theta = torch.cat(
+        [f.source_logits(x) for x, _ in loader(part, f.preprocess, batch_size=100)]
+    ).softmax(1)
+shuffles = [
+    y[torch.randperm(LABELS, generator=torch.Generator().manual_seed(s))]
+    for s in range(20)
+]
 credit, gap = {}, {}
 print(f"a head that says nothing: {selection.leep(torch.ones(LABELS, 1), y):.3f}")
 for S in (1000, 100, 10, 2):
     merged = theta.reshape(LABELS, S, -1).sum(2)
     credit[S] = np.mean([selection.leep(merged, s) for s in shuffles])
     gap[S] = selection.leep(merged, y) - credit[S]
-    print(f"S = {S:>4}: labels {credit[S] + gap[S]:.3f}, shuffled {credit[S]:.3f}, difference {gap[S]:+.3f}")
+    print(
+        f"S = {S:>4}: labels {credit[S] + gap[S]:.3f}, shuffled {credit[S]:.3f}, "
+        f"difference {gap[S]:+.3f}"
+    )
 assert credit[1000] > credit[2] + 0.02 and gap[1000] > gap[2] + 0.02
 
 # %% [markdown] tags=["solution"]
@@ -914,10 +1163,16 @@ for what, some in (("200 cells", part), ("all cells", cells.train)):
     shuffled = y[torch.randperm(len(y), generator=torch.Generator().manual_seed(SEED))]
     for score in (selection.h_score, selection.regularized_h_score, selection.log_me):
         changed[what, score.__name__] = score(z, y), score(z, shuffled)
-        print(f"{what}  {score.__name__:<21}labels {score(z, y):6.3f}, shuffled {score(z, shuffled):6.3f}")
+        print(
+            f"{what}  {score.__name__:<21}labels {score(z, y):6.3f}, shuffled "
+            f"{score(z, shuffled):6.3f}"
+        )
 rank = torch.linalg.matrix_rank(z.double() - z.double().mean(0)).item()
 print(f"directions in which z varies {rank}, over N - 1: {rank / (len(z) - 1):.3f}")
-assert min(changed["200 cells", "h_score"]) > 0.99 and max(changed["all cells", "h_score"]) < 0.8
+assert (
+    min(changed["200 cells", "h_score"]) > 0.99
+    and max(changed["all cells", "h_score"]) < 0.8
+)
 assert changed["all cells", "h_score"][0] > changed["all cells", "h_score"][1] + 0.2
 
 # %% [markdown] tags=["solution"]
