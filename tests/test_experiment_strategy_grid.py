@@ -1,6 +1,7 @@
 """The experiment of notebook 08: its table is whole, a cheap row comes out again, its strategies do what they say."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -126,13 +127,24 @@ def test_the_choice_is_the_best_on_validation_and_a_rate_that_breaks_is_the_wors
         return (lr, weight), None
 
     scores = {(3e-4, 1.0): 0.6, (1e-3, 10.0): 0.9, (3e-3, 1.0): 1.0}
-    monkeypatch.setattr(module, "stored", lambda: [])
     monkeypatch.setattr(module, "train", train)
     monkeypatch.setattr(module, "accuracy", lambda model, t, part: scores.get(model, 0.5) if part == "val" else 1 / 0)
     assert module.choose("cell type", 20, "L2-SP") == (1e-3, 10.0)
 
 
-def test_a_cell_of_the_table_is_not_tuned_again(module, table, monkeypatch):
-    monkeypatch.setattr(module, "train", lambda *where: 1 / 0)
-    row = next(r for r in table if r["strategy"] == "BSS")
-    assert module.choose(row["target"], int(row["labels"]), "BSS") == (float(row["lr"]), float(row["weight"]))
+def test_computing_a_row_again_chooses_again_and_so_can_contradict_the_table(tiny, table, monkeypatch):
+    index, row = next((i, r) for i, r in enumerate(table) if (r["labels"], r["strategy"]) == ("20", "L2-SP"))
+    other = next(pair for pair in ((3e-3, 10.0), (3e-4, 1.0)) if pair != (float(row["lr"]), float(row["weight"])))
+    tried = []
+
+    def train(target, labels, strategy, lr, weight, seed):
+        tried.append((lr, weight))
+        return SimpleNamespace(at=(lr, weight), backbone=None), {}
+
+    monkeypatch.setattr(tiny, "train", train)
+    monkeypatch.setattr(tiny, "moved", lambda f, before: 0.0)
+    monkeypatch.setattr(tiny, "accuracy", lambda model, target, part: float(model.at == other))
+    monkeypatch.setattr(experiments, "load", lambda name, tools: tiny)
+    stored, new = experiments.recompute("strategy_grid", index)
+    assert (new["lr"], new["weight"]) == other != (float(stored["lr"]), float(stored["weight"]))
+    assert len(set(tried)) == len(tiny.RATES) * len(tiny.WEIGHTS["L2-SP"])

@@ -121,3 +121,43 @@ def test_code_version_changes_with_the_experiment_and_only_then(folders):
     path = folders["tools"] / "experiment_fake.py"
     path.write_text(path.read_text(encoding="utf-8") + "x = 3\n", encoding="utf-8")
     assert version != experiments.code_version(experiments.load("fake", folders["tools"]))
+
+
+def versions(folders, edits):
+    """Edits of files of the tools folder, one after the other -> the code version after each."""
+    module, found = experiments.load("fake", folders["tools"]), []
+    for name, text in edits:
+        (folders["tools"] / name).write_text(text, encoding="utf-8")
+        found.append(experiments.code_version(module))
+    return found
+
+
+def test_code_version_changes_with_what_the_experiment_imports_of_tools_directly_or_not(folders):
+    own = FAKE.replace("STOP", "from tools import helper_one")
+    first, one, two, other = versions(
+        folders,
+        [
+            ("experiment_fake.py", own),
+            ("helper_one.py", "import helper_two\n"),
+            ("helper_two.py", "x = 2\n"),
+            ("helper_three.py", "x = 3\n"),
+        ],
+    )
+    assert len({first, one, two}) == 3 and other == two
+    assert versions(folders, [("helper_two.py", "x = 5\n")]) != [two]
+
+
+def test_code_version_does_not_depend_on_what_else_is_imported_in_the_process(folders, monkeypatch):
+    own = FAKE.replace("STOP", "from sftlib import schedules")
+    (version,) = versions(folders, [("experiment_fake.py", own)])
+    monkeypatch.delitem(sys.modules, "sftlib.metrics", raising=False)
+    assert versions(folders, [("experiment_fake.py", own)]) == [version]
+    assert versions(folders, [("experiment_fake.py", own.replace("schedules", "metrics"))]) != [version]
+
+
+def test_the_sources_of_an_experiment_are_its_own_and_those_of_what_it_imports():
+    found = experiments.sources(experiments.TOOLS / "experiment_search.py")
+    names = {p.relative_to(experiments.ROOT).as_posix() for p in found}
+    assert {"tools/experiment_strategy_grid.py", "sftlib/search.py", "sftlib/datasets/photo_details.py"} <= names
+    assert not [n for n in names if not n.startswith(("sftlib/", "tools/"))]
+    assert "tools/experiment_elpv.py" not in names and "sftlib/widgets/live.py" not in names

@@ -16,10 +16,8 @@ their start over the start's norm.
 """
 
 import copy
-import csv
 import time
 from functools import cache
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -35,7 +33,6 @@ from sftlib.runtime import Precision, seed_everything
 from sftlib.schedules import warmup_cosine
 from sftlib.training import fit
 
-TABLE = Path(__file__).resolve().parents[1] / "data" / "results" / "strategy_grid.csv"
 SEEDS = range(5)
 SIDE, STAGE, D = 96, "stage3", 512  # pixels; f up to and including this stage is frozen; features
 LABELS = (20, 100, 500)
@@ -89,11 +86,8 @@ def run(setting, seed):
 def choose(target, labels, strategy):
     """-> (rate of f, weight) with the best mean validation accuracy; the first of equals
 
-    What the table holds of this cell was chosen so, and is not chosen again.
+    Chosen once in each process, and never read from the table: a row that is computed again can contradict it.
     """
-    for row in stored():
-        if (row["target"], row["labels"], row["strategy"]) == (target, str(labels), strategy):
-            return float(row["lr"]), float(row["weight"])
     rates = (0.0,) if strategy == "linear probe" else RATES
 
     def score(pair):
@@ -104,14 +98,6 @@ def choose(target, labels, strategy):
         return sum(accuracy(model, target, "val") for model in models)
 
     return max(((lr, weight) for lr in rates for weight in WEIGHTS[strategy]), key=score)
-
-
-def stored():
-    """-> the rows that the table holds already"""
-    if not TABLE.exists():
-        return []
-    with open(TABLE, encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def train(target, labels, strategy, lr, weight, seed):

@@ -15,12 +15,13 @@ How to add one: a module `tools/experiment_NAME.py` with a docstring (its first 
     def run(setting: dict, seed: int) -> dict:
         '''One row: a dict of results, with the same keys each time. Seeds everything itself.'''
 
-A row holds the seed, the setting, the results, the seconds it took, a hash of the code that made it (the module and
-what it imports of sftlib) and the machine. A notebook reads the file, runs one seed live, and a test recomputes one
-row with `recompute`.
+A row holds the seed, the setting, the results, the seconds it took, a hash of the code that made it (the module, what
+it imports of sftlib and of tools, and what that imports) and the machine. A notebook reads the file, runs one seed
+live, and a test recomputes one row with `recompute`.
 """
 
 import argparse
+import ast
 import csv
 import hashlib
 import importlib.util
@@ -111,15 +112,48 @@ def append(path, row):
 
 
 def code_version(module):
-    """Hash of the experiment and of those modules of sftlib that have been imported, committed or not.
+    """Hash of the experiment and of what it imports of sftlib and of tools, directly or not, committed or not.
 
     Taken when a run starts: what is edited while it goes on is not what makes its rows.
     """
-    digest = hashlib.sha256()
-    used = sorted(Path(m.__file__) for name, m in list(sys.modules.items()) if name.partition(".")[0] == "sftlib")
-    for path in [*used, Path(module.__file__)]:
-        digest.update(path.name.encode() + path.read_bytes().replace(b"\r\n", b"\n"))
+    digest, path = hashlib.sha256(), Path(module.__file__).resolve()
+    for used in sorted({path, *sources(path)}):
+        digest.update(used.name.encode() + used.read_bytes().replace(b"\r\n", b"\n"))
     return digest.hexdigest()[:12]
+
+
+def sources(path):
+    """path of a Python file -> the files of sftlib and tools that it imports, anywhere in it, and that those import"""
+    found, left = set(), [path]
+    while left:
+        tree = ast.parse(left.pop().read_text(encoding="utf-8"))
+        new = {file for name in _imported(tree) for file in _files(name, path.parents[1])} - found
+        found |= new
+        left += new
+    return found
+
+
+def _imported(tree):
+    """syntax tree -> dotted names that it imports; of `from a import b` both a and a.b, for b may be a module"""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _files(name, root):
+    """dotted name -> its files below `root` or this project: packages on the way, and the module; none of others"""
+    parts = name.split(".")
+    if parts[0] not in ("sftlib", "tools"):
+        parts = ["tools", *parts]  # a script's own folder is on the path
+    for folder in dict.fromkeys((root, ROOT)):
+        here = [folder.joinpath(*parts[:n]) for n in range(1, len(parts) + 1)]
+        files = [f for p in here for f in (p.with_name(p.name + ".py"), p / "__init__.py") if f.is_file()]
+        if files:
+            return files
+    return []
 
 
 def machine():
