@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from sftlib import checks
-from tools import kernel, notebooks
+from tools import kernel, new_notebook, notebooks
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = ROOT / "notebooks"
@@ -127,6 +127,13 @@ def test_every_check_in_a_notebook_has_a_checker(path):
         assert checks._find(name)
 
 
+def test_nothing_is_left_to_do_in_what_the_template_of_a_notebook_made():
+    places = ("notebooks/src/*.py", "sftlib/checks/nb*.py", "tests/checks_*.py", "tests/browser/*.py", "README.md")
+    files = [path for place in places for path in ROOT.glob(place)]
+    assert len(files) > 4 * len(SOURCES)
+    assert [path.name for path in files if "TODO" in path.read_text(encoding="utf-8")] == []
+
+
 @pytest.mark.parametrize("path", SOLVED, ids=lambda p: p.stem)
 def test_every_solution_turns_its_checker_green(path, monkeypatch):
     """Run in this process: a kernel for each would cost seven seconds a notebook."""
@@ -206,7 +213,7 @@ def made(*outputs, sources=("a = 1", "print(a)", "print(2 * a)", "last = 3"), va
     notebook, texts = notebooks.skeleton(cells), iter(outputs)
     for cell in notebook.cells:
         cell.execution_count = 1
-        if "upstream" in cell.metadata:
+        if "varies" in cell.metadata.get("tags", ()):
             cell.outputs = [nbformat.v4.new_output("stream", text=next(texts))]
     return notebook
 
@@ -231,6 +238,80 @@ def test_varying_outputs_are_renewed_together_when_code_before_any_of_them_chang
     notebook = made("only", varies=(1,))
     notebooks.keep_varying(notebook, tmp_path / "missing.ipynb")
     assert notebook.cells[1].outputs[0].text == "only"
+
+
+def test_varying_outputs_are_kept_when_only_comments_layout_or_assertions_change(tmp_path):
+    sources = ("a = (  # a number\n    1\n)", "print(a)\nassert a == 1", "print(\n    2 * a\n)", "last = 3")
+    assert texts_after_keeping(made("new", "new", sources=sources), made("x", "y"), tmp_path) == ["x", "y"]
+
+
+@pytest.mark.parametrize(
+    "before, after, same",
+    [
+        ("f(a, b)", "f(\n    a,  # one\n    b,\n)", True),
+        ("print('a b')", "print(\n    'a '\n    'b'\n)", True),
+        ('def f():\n    """one two"""', 'def f():\n    """one\n    two\n    """', True),
+        ("await f()", "await f( )", True),
+        ("%timeit f()", "%timeit  f()", False),
+        ("f(a, b)", "f(b, a)", False),
+        ("x = 'a  b'", "x = 'a b'", False),
+        ("assert x", "assert y", False),
+        ('def f():\n    """one"""', 'def f():\n    """two"""', False),
+    ],
+)
+def test_the_meaning_of_code_is_what_its_layout_does_not_change(before, after, same):
+    assert (notebooks.meaning(before) == notebooks.meaning(after)) == same
+
+
+def test_the_meaning_without_assertions_ignores_them_alone():
+    bare = [notebooks.meaning(s, assertions=False) for s in ("x = f()", "x = f()\nassert x", "x = f()\nassert y, x")]
+    assert len(set(bare)) == 1 and notebooks.meaning("x = g()", assertions=False) not in bare
+    nested = [notebooks.meaning(f"for a in b:\n    f(a)\n    assert {x}", assertions=False) for x in "cd"]
+    assert len(set(nested)) == 1
+
+
+@pytest.fixture
+def nothing_runs(monkeypatch):
+    """A build with --text may start no kernel."""
+    monkeypatch.setattr(notebooks, "execute", lambda *args: pytest.fail("code was run"))
+
+
+def test_text_comments_and_layout_are_renewed_without_running_anything(built, tmp_path, nothing_runs):
+    folder = tmp_path / "again"
+    shutil.copytree(built, folder)
+    edited = TINY.replace("tiny notebook", "small notebook").replace("print(2 + 2)", "print(\n    2 + 2  # four\n)")
+    write(folder, edited)
+    assert notebooks.main(["--text", "97"], folder) == 0
+    assert list(notebooks.disagreements(folder)) == []
+    before, after = (nbformat.read(f / "97_tiny.ipynb", 4).cells for f in (built, folder))
+    assert [c.get("outputs") for c in before] == [c.get("outputs") for c in after]
+    assert [c.get("execution_count") for c in before] == [c.get("execution_count") for c in after]
+    assert after[0].source.endswith("small notebook") and "# four" in after[3].source
+
+
+@pytest.mark.parametrize(
+    "old, new, words",
+    [
+        ("print(2 + 2)", "print(2 + 3)", "code cell 3 is another one now"),
+        ("answer = 2 * 3\n", "answer = 3 * 2\n", "code cell 2 is another one now"),  # in the solved notebook alone
+        ("    return x", "\n    return x", "code cell 4 is another one now"),  # its stored message names a line
+        ('["varies"]\nimport time', '["stderr"]\nimport time', "code cell 5 is another one now"),
+        ("# %%\nprint(2 + 2)", "# %%\nextra = 3\n\n# %%\nprint(2 + 2)", "7 code cells are stored, the source has 8"),
+    ],
+)
+def test_changed_code_is_not_passed_off_as_text(built, tmp_path, nothing_runs, capsys, old, new, words):
+    assert old in TINY
+    shutil.copytree(built, tmp_path, dirs_exist_ok=True)
+    write(tmp_path, TINY.replace(old, new))
+    before = bytes_of(tmp_path)
+    assert notebooks.main(["--text", "97"], tmp_path) == 1
+    assert words in capsys.readouterr().out and bytes_of(tmp_path) == before
+
+
+def test_text_of_a_notebook_that_was_never_built_is_refused(tmp_path, nothing_runs, capsys):
+    write(tmp_path, TINY)
+    assert notebooks.main(["--text"], tmp_path) == 1 and bytes_of(tmp_path) == {}
+    assert "0 code cells are stored" in capsys.readouterr().out
 
 
 def test_refresh_renews_what_varies_and_nothing_else(built, tmp_path, monkeypatch):
@@ -393,6 +474,7 @@ def test_a_failed_build_names_the_cell_and_writes_nothing(tmp_path, capsys):
         ("check(", "test(", "an exercise needs a line `check("),
         ("Hint 3", "Answer", "needs three <details>"),
         ("print(2 + 2)", "# BEGIN SOLUTION", "a solution outside"),
+        ("print(2 + 2)", f"print({'2 + ' * 20}22)", ":16: 89 characters of code; at most 88"),
         ("# %% [markdown]\n# ### ★ Exercise 1: a product\n\n", "", "text cell with its task"),
     ],
 )
@@ -469,3 +551,82 @@ def outcomes(folder):
     assert len(summary) == 7 + 3 + 2, done.stdout + done.stderr
     assert not [cell for what, cell in summary if what == "ERROR"]
     return {cell for what, cell in summary if what == "FAILED"}
+
+
+# ----------------------------------------------------------------------------------------------- a new notebook
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A copy of what a new notebook is made in and from."""
+    for place in ("sftlib/checks", "tools/template", "notebooks/src"):
+        shutil.copytree(ROOT / place, tmp_path / place, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "README.md", tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def whole_project(project):
+    """The same with all that its tests need."""
+    for place in ("sftlib", "tools", "tests"):
+        shutil.copytree(ROOT / place, project / place, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
+    for name in ("pyproject.toml", "notebooks/conftest.py"):
+        shutil.copy(ROOT / name, project / name)
+    return project
+
+
+def in_project(root, *command):
+    """Run a Python command in the copy, with the copy's own modules; -> what it did."""
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    return subprocess.run(
+        [sys.executable, *command], cwd=root, env=environment, capture_output=True, encoding="utf-8", timeout=300
+    )
+
+
+def test_a_new_notebook_has_every_file_it_needs_and_passes_the_tests(whole_project):
+    root, pytest_run = whole_project, ("-m", "pytest", "-q", "-p", "no:cacheprovider")
+    done = in_project(root, "tools/notebooks.py", "--new", "96_two_words")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {Path(p).name for p in bytes_of(root / "notebooks")} == {"96_two_words.ipynb"}
+    assert (root / "notebooks/solutions/96_two_words.ipynb").exists()
+    readme, browser = (
+        (root / p).read_text(encoding="utf-8") for p in ("README.md", "tests/browser/test_notebook_96.py")
+    )
+    assert "| 96 | [Two words](notebooks/96_two_words.ipynb) |" in readme and "notebooks/96_two_words.ipynb" in browser
+    for path in (p for p in root.rglob("*96*") if p.suffix == ".py"):
+        assert not re.search(r"NN|TITLE", path.read_text(encoding="utf-8")), path
+    done = in_project(root, *pytest_run, "tests/test_checks.py", "tests/test_notebooks.py", "-k", "96")
+    assert done.returncode == 0 and re.search(r"\b7 passed", done.stdout), done.stdout + done.stderr
+    done = in_project(root, *pytest_run, "tests/test_notebooks.py", "-k", "left_to_do")
+    assert done.returncode == 1 and "96_two_words.py" in done.stdout, done.stdout + done.stderr
+    for command in (("check",), ("format", "--check")):
+        done = in_project(root, "-m", "ruff", *command, "notebooks/src", "sftlib", "tests")
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    "name, words",
+    [
+        ("9_x", "expected NN_topic"),
+        ("97_Two", "expected NN_topic"),
+        ("97_a/../b", "expected NN_topic"),
+        ("00_again", "notebooks/src/00_start_here.py is there"),
+        ("97_taken", "sftlib/checks/nb97.py is there"),
+        ("98_no_table", "no table of notebooks"),
+    ],
+)
+def test_a_new_notebook_that_cannot_be_is_refused_and_nothing_is_written(project, name, words, capsys):
+    (project / "sftlib/checks/nb97.py").write_text("x = 3\n", encoding="utf-8")
+    if "table" in name:
+        (project / "README.md").write_text("# Empty\n", encoding="utf-8")
+    before = {p: p.read_bytes() for p in project.rglob("*") if p.is_file()}
+    assert notebooks.main(["--new", name], project / "notebooks") == 1
+    assert words in capsys.readouterr().out.replace("\\", "/")
+    assert before == {p: p.read_bytes() for p in project.rglob("*") if p.is_file()}
+
+
+def test_a_new_row_stands_in_the_order_of_the_numbers():
+    readme = "# A\n\n| | notebook |\n|---|---|\n| 00 | [A](x) |\n| 02 | [C](x) |\n\nEnd\n"
+    for number, place in (("01", 5), ("03", 6)):
+        lines = new_notebook._with_row(readme, number, f"{number}_b", "B").splitlines()
+        assert lines[place].startswith(f"| {number} | [B](notebooks/{number}_b.ipynb)") and len(lines) == 9
