@@ -68,7 +68,7 @@ assert all(line.ok for line in report), "see the lines marked [FAIL] above"
 # %% [markdown]
 # ## How the course works
 #
-# - **Run** a cell with Shift + Enter, or everything with *Run → Run All Cells*. Nothing breaks if you do it twice.
+# - **Run** a cell with Shift + Enter, or everything with *Run → Run All Cells*, from the top, as often as you like.
 # - This notebook is **your copy**. Change what you like; `python lab.py reset 00` gives you a fresh one and keeps yours
 #   beside it.
 # - **Predict** before you run: where a question is asked, answer it first. Being wrong is how you find out what you
@@ -175,7 +175,8 @@ assert torch.allclose(by_hand, F.cross_entropy(logits, y))
 # ## One step of fine-tuning
 #
 # This is all of it. `backward` computes ∂L/∂f and ∂L/∂g, and the two groups of the optimizer have their own learning
-# rate each. Everything else in this course decides *what* goes into these lines and *why*.
+# rate each. Everything else in this course decides *what* goes into these lines and *why*. (The five pictures are from
+# the validation part. One does not train on it: this step only shows how it goes, and this model is thrown away.)
 
 # %%
 # five pictures: a small step
@@ -346,8 +347,10 @@ for _ in train(lr_f=100 * LR_F, lr_g=100 * LR_G):
 
 # %% [markdown]
 # The steps were so long that the loss grew instead of falling, until it left the range of numbers. `fit` notices at
-# once, says where, and puts the model back into the last state that was sound. A training loop without this check
-# goes on for hours with a model made of *not a number*.
+# once, says where, and puts the model back into the last state that was sound: here, the untrained start. A training
+# loop without this check goes on for hours with a model made of *not a number*.
+#
+# The newest model is now this one. To run a cell of *What was gained* again, run the one with the panel first.
 #
 # ## Play
 #
