@@ -10,7 +10,8 @@ and three helpers:
   python lab.py reset 02     a fresh copy of notebook 02; yours is kept beside it
   python lab.py --help       this text
 
-JupyterLab opens in my/, your working copies of notebooks/. What you change there is never overwritten.
+JupyterLab opens in my/, your working copies of notebooks/, with the glossary, the data cards and, in a folder of
+their own, the solutions. What you change there is never overwritten.
 --cpu with any of them takes PyTorch's CPU builds (Linux; a sixth of the download). The choice is
 remembered; --no-cpu goes back. Further arguments go to JupyterLab or pytest:
   python lab.py --port 9000             python lab.py test tests/test_lab.py -x
@@ -20,8 +21,6 @@ remembered; --no-cpu goes back. Further arguments go to JupyterLab or pytest:
 # Python 2 must be able to read this file to the end, or its users would see a SyntaxError instead of
 # what to do: so no f-strings, no annotations, no keyword-only arguments here.
 import errno
-import hashlib
-import itertools
 import os
 import re
 import socket
@@ -32,93 +31,15 @@ if sys.version_info < (3, 6):
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), "tools"))
 from lab_environment import setup  # noqa: E402
-from lab_system import (  # noqa: E402
-    Problem,
-    guarded,
-    path,
-    read_json,
-    relaunch,
-    run,
-    say,
-    suits,
-    venv_python,
-    write_json,
-    write_whole,
-)
+from lab_my import copy_course, course_notebooks, make_folder, reset, tell_outdated  # noqa: E402
+from lab_system import Problem, guarded, path, relaunch, run, say, suits, venv_python, write_whole  # noqa: E402
 
 COMMANDS = ("lab", "test", "setup", "reset")
-
-
-# ---------------------------------------------------------------- working copies in my/
-
-
-def course_notebooks():
-    folder = path("notebooks")
-    return sorted(n for n in os.listdir(folder) if n.endswith(".ipynb")) if os.path.isdir(folder) else []
-
-
-def read(name):
-    with open(name, "rb") as file:
-        return file.read()
-
-
-def digest(data):
-    return hashlib.sha256(data).hexdigest()
-
-
-def copy_notebooks():
-    """Give my/ the notebooks it lacks and renew those the learner has not touched -> names of the outdated others."""
-    os.makedirs(path("my"), exist_ok=True)
-    given = read_json(path("my", ".copies.json"))  # name -> digest of what the course gave
-    outdated, before = [], dict(given)
-    for name in course_notebooks():
-        course, mine = read(path("notebooks", name)), path("my", name)
-        there = digest(read(mine)) if os.path.lexists(mine) else None
-        if there is None or (there == given.get(name) and there != digest(course)):
-            write_whole(mine, course)
-        elif there != digest(course) and given.get(name) != digest(course):
-            outdated.append(name)
-            continue
-        given[name] = digest(course)
-    if given != before:
-        write_json(path("my", ".copies.json"), given)
-    return outdated
-
-
-def find_notebook(word):
-    """ "2", "02", "02_decoupling" or "02_decoupling.ipynb" -> the notebook's file name."""
-    names = course_notebooks()
-    stem = os.path.basename(word)[: -len(".ipynb")] if word.endswith(".ipynb") else word
-    stem = stem.zfill(2) if stem.isdigit() else stem
-    found = [n for n in names if n == stem + ".ipynb" or n.startswith(stem + "_")]
-    if len(found) != 1:
-        raise Problem("There is no notebook %r. Choose one of: %s" % (word, ", ".join(n[:-6] for n in names)))
-    return found[0]
-
-
-def keep(name):
-    """Move my/NAME aside under the first free numbered name, overwriting nothing -> that name."""
-    for number in itertools.count(1):
-        kept = "%s-old-%d.ipynb" % (name[: -len(".ipynb")], number)
-        try:
-            os.close(os.open(path("my", kept), os.O_CREAT | os.O_EXCL))  # ours now, whoever else looks for one
-        except FileExistsError:
-            continue
-        os.replace(path("my", name), path("my", kept))
-        return kept
-
-
-def reset(words):
-    """A fresh copy of each named notebook; the learner's own is kept beside it."""
-    if not words:
-        raise Problem("Which notebook? For example: python lab.py reset 02")
-    for name in [find_notebook(word) for word in words]:
-        mine, kept = path("my", name), None
-        if os.path.lexists(mine) and read(mine) != read(path("notebooks", name)):
-            kept = keep(name)
-        copy_notebooks()
-        say("my/%s is the course's again%s." % (name, "; yours is kept as my/" + kept if kept else ""))
-    return 0
+# What JupyterLab takes as given where the learner has chosen nothing: it asks for no news, which need a network.
+SETTINGS = b"""{
+  "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false}
+}
+"""
 
 
 # ---------------------------------------------------------------- commands
@@ -149,10 +70,38 @@ def bind_error(port):
     return ""
 
 
+def settle_jupyterlab():
+    """Settings of this .venv's JupyterLab; the learner's own, in the Settings menu, win over them."""
+    folder = path(".venv", "share", "jupyter", "lab", "settings")
+    os.makedirs(folder, exist_ok=True)
+    if not os.path.lexists(os.path.join(folder, "overrides.json")):
+        write_whole(os.path.join(folder, "overrides.json"), SETTINGS)
+
+
+def first_notebook(arguments):
+    """What JupyterLab opens where the user has named nothing -> [file] or []"""
+    chosen = arguments and not arguments[0].startswith("-")  # a file, or a command of JupyterLab's
+    chosen = chosen or any(os.path.exists(path("my", word)) or re.search("dir|url", word) for word in arguments)
+    return [] if chosen else course_notebooks()[:1]
+
+
+def as_root(arguments):
+    """JupyterLab does not start for root unless it is allowed to; an ordinary user is asked nothing -> options"""
+    if not hasattr(os, "geteuid") or os.geteuid() != 0 or re.search("allow[-_]root", " ".join(arguments)):
+        return []
+    say(
+        "You are root, as in most containers. JupyterLab wants that to be a choice, since whoever has its token can\n"
+        "do all that root can. It listens on this machine only (unless --ip says otherwise), so it is started with\n"
+        "--allow-root. On a machine that others use, log in as an ordinary user instead."
+    )
+    return ["--allow-root"]
+
+
 def lab(arguments):
     check_port(arguments)
-    for name in copy_notebooks():
-        say("The course has a newer %s; yours is left as it is. A fresh one: python lab.py reset %s" % (name, name[:2]))
+    tell_outdated(copy_course())
+    settle_jupyterlab()
+    arguments = arguments + as_root(arguments) + first_notebook(arguments)
     say("Opening JupyterLab in my/ (stop it with Ctrl-C here).")
     return run([venv_python(), "-m", "jupyterlab"] + arguments, path("my"), ctrl_c_ends=False)
 
@@ -187,9 +136,11 @@ def main(arguments):
         return relaunch(path("lab.py"), arguments)
     if command == "setup" and rest:
         raise Problem("`python lab.py setup` takes no further arguments than --cpu, but got: " + " ".join(rest))
-    setup(cpu, retry=command == "setup", offline_ok=command != "setup")
-    if command == "setup":
-        copy_notebooks()
+    make_folder("my")
+    whole = command == "setup"  # every file is looked for, the packages are imported, and nothing is missing at the end
+    setup(cpu, retry=whole, offline_ok=not whole, how="imports" if whole else "quick")
+    if whole:
+        tell_outdated(copy_course())
         say("Everything is there. Start with: python lab.py")
         return 0
     return {"lab": lab, "test": test}[command](rest)

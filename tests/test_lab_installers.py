@@ -2,10 +2,13 @@
 # ruff: noqa: F811 (fixtures are imported, and then asked for by name)
 
 import json
+import re
 from pathlib import Path
 
 import pytest
-from lab_course import course, index, modules, read_stamp  # noqa: F401
+from lab_course import HERE, course, index, modules, read_stamp  # noqa: F401
+
+README = (HERE / "README.md").read_text(encoding="utf-8")
 
 
 def failing(course, monkeypatch, *words):
@@ -15,7 +18,7 @@ def failing(course, monkeypatch, *words):
         course.install(command, cwd)
         return 1 if any(word in command for word in words) else 0
 
-    monkeypatch.setattr(course.environment, "run", run)
+    monkeypatch.setattr(course.installer, "run", run)
 
 
 def test_without_uv_pip_brings_it_into_the_venv(course, monkeypatch):
@@ -28,20 +31,29 @@ def test_without_uv_pip_brings_it_into_the_venv(course, monkeypatch):
 
 def test_what_comes_as_a_source_is_built_by_pinned_tools(course):
     course.environment.setup()
-    command = course.commands[-1]
+    command = course.commands[-2]
     assert command[command.index("--build-constraint") + 1] == "constraints.txt"
 
 
 def test_plain_pip_when_uv_fails(course, monkeypatch, capsys):
     failing(course, monkeypatch, "uv")
     course.environment.setup()
-    assert course.commands[-1][1:4] == ["-m", "pip", "install"] and ".[lab,test]" in course.commands[-1]
+    assert course.commands[-2][1:4] == ["-m", "pip", "install"] and ".[lab,test]" in course.commands[-2]
     assert "pip, which takes longer" in capsys.readouterr().out and read_stamp(course)["state"] == "done"
 
 
 def test_no_network_at_the_first_install_is_said_at_once(course, monkeypatch):
     failing(course, monkeypatch, "uv")
-    monkeypatch.setattr(course.environment, "online", lambda: False)
+    monkeypatch.setattr(course.installer, "online", lambda: False)
+    with pytest.raises(course.system.Problem, match="index cannot be reached.*nothing is installed yet"):
+        course.environment.setup()
+    assert course.commands == []
+
+
+def test_a_network_that_goes_away_within_the_first_install_is_said_at_once(course, monkeypatch):
+    answers = iter([True, False])
+    failing(course, monkeypatch, "uv")
+    monkeypatch.setattr(course.installer, "online", lambda: next(answers))
     with pytest.raises(course.system.Problem, match="index cannot be reached.*Check the network"):
         course.environment.setup()
     assert len(course.commands) == 1
@@ -52,7 +64,7 @@ def test_no_network_at_an_update_goes_on_with_what_is_there(course, monkeypatch,
     before = read_stamp(course)
     (course.root / "constraints.txt").write_text("newer\n")
     failing(course, monkeypatch, "uv")
-    monkeypatch.setattr(course.environment, "online", lambda: False)
+    monkeypatch.setattr(course.installer, "online", lambda: False)
     course.environment.setup()
     assert "Going on with what is installed" in capsys.readouterr().out and read_stamp(course) == before
     with pytest.raises(course.system.Problem, match="index cannot be reached"):  # `setup` itself has failed
@@ -63,7 +75,7 @@ def test_no_network_does_not_cost_a_venv_that_works(course, monkeypatch):
     course.environment.setup()
     stamp = dict(read_stamp(course), root="/elsewhere")
     (course.root / ".venv" / "lab-stamp.json").write_text(json.dumps(stamp))
-    monkeypatch.setattr(course.environment, "online", lambda: False)
+    monkeypatch.setattr(course.installer, "online", lambda: False)
     with pytest.raises(course.system.Problem, match="left as it is"):
         course.environment.setup()
     assert (course.root / ".venv" / "bin").is_dir()
@@ -75,12 +87,12 @@ def test_no_network_does_not_cost_a_venv_that_works(course, monkeypatch):
     ids=["the index answers", "it does not", "nobody can ask"],
 )
 def test_whether_the_index_answers_is_asked_of_pip(modules, monkeypatch, pip, versions, expected):
-    monkeypatch.setattr(modules[1], "output_of", lambda command: pip if "--version" in command else versions)
-    assert modules[1].online() is expected
+    monkeypatch.setattr(modules[3], "output_of", lambda command: pip if "--version" in command else versions)
+    assert modules[3].online() is expected
 
 
 def test_too_little_room_is_said_before_anything_is_installed(course, monkeypatch, index):
-    monkeypatch.setattr(course.environment, "free_bytes", lambda: 3 * course.environment.GB)
+    monkeypatch.setattr(course.installer, "free_bytes", lambda: 3 * course.installer.GB)
     with pytest.raises(course.system.Problem, match=r"about 8 GB .* 3\.0 GB are free.*--cpu"):
         course.environment.setup()
     assert course.commands == []
@@ -91,9 +103,29 @@ def test_too_little_room_is_said_before_anything_is_installed(course, monkeypatc
     course.environment.setup(cpu=True)  # 2 GB are enough
 
 
+@pytest.mark.parametrize("linux, cpu", [(True, False), (True, True), (False, False)])
+def test_what_is_downloaded_is_said_before_it_starts_and_as_in_the_readme(
+    course, monkeypatch, capsys, index, linux, cpu
+):
+    monkeypatch.setattr(course.installer, "LINUX", linux)
+    said = []
+
+    def install(command, cwd, ctrl_c_ends=True):
+        said.append(capsys.readouterr().out)
+        return course.install(command, cwd)
+
+    monkeypatch.setattr(course.installer, "run", install)
+    course.environment.setup(cpu=cpu)
+    download, disk, _ = course.installer.sizes(cpu)
+    assert f"To download: about {download} GB" in said[0] and f"on disk {disk} GB" in said[0]
+    assert ("lab.py --cpu" in said[0]) == (linux and not cpu)
+    row = re.search(r"\| macOS.*" if not linux else r"\| Linux.*--cpu.*" if cpu else r"\| Linux.*CUDA.*", README)[0]
+    assert re.findall(r"([\d.]+) GB", row) == [str(download), str(disk)]
+
+
 def test_a_disk_that_fills_up_is_said(course, monkeypatch):
-    room = iter([9 * course.environment.GB] * 2 + [10**7] * 2)
-    monkeypatch.setattr(course.environment, "free_bytes", lambda: next(room))
+    room = iter([9 * course.installer.GB] * 2 + [10**7] * 2)
+    monkeypatch.setattr(course.installer, "free_bytes", lambda: next(room))
     failing(course, monkeypatch, "pip")
     with pytest.raises(course.system.Problem, match=r"disk is full: 0\.0 GB"):
         course.environment.setup()
@@ -110,4 +142,4 @@ def test_an_installer_that_forgets_something_is_noticed(course):
     course.found["missing"] = ["jupyterlab"]
     with pytest.raises(course.system.Problem, match="Delete the folder .venv"):
         course.environment.setup()
-    assert read_stamp(course) == {"state": "installing"}
+    assert read_stamp(course) == {"state": "building"}

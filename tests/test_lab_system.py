@@ -36,7 +36,7 @@ def test_an_old_python_hands_over_to_a_suitable_one_with_all_arguments(course, m
 
 @pytest.mark.parametrize("version, fits", [("3.10", 0), ("3.11", 1), ("3.15", 0)])
 def test_a_python_is_asked_for_its_version(modules, monkeypatch, version, fits):
-    monkeypatch.setattr(modules[2], "output_of", lambda command: json.dumps({"python": version}))
+    monkeypatch.setattr(modules[2], "output_of", lambda command, **_: json.dumps({"python": version}))
     assert bool(modules[2].probe("python")) == bool(fits)
 
 
@@ -44,7 +44,7 @@ def test_uv_brings_a_python_where_none_suits(course, monkeypatch):
     answers = iter([None, "/uv/python3.13"])
     ran = []
     monkeypatch.setattr(course.system.shutil, "which", lambda name, path=None: "uv" if name == "uv" else None)
-    monkeypatch.setattr(course.system, "output_of", lambda command: next(answers))
+    monkeypatch.setattr(course.system, "output_of", lambda command, **_: next(answers))
     monkeypatch.setattr(course.system, "run", lambda command, cwd: ran.append(command) or 0)
     assert list(course.system.candidates())[-1] == "/uv/python3.13"
     assert ran == [["uv", "python", "install", "3.13"]]
@@ -62,7 +62,7 @@ def test_lab_py_holds_nothing_that_python_2_or_3_6_cannot_read():
             assert not node.kwonlyargs and not any(a.annotation for a in node.args)
         if isinstance(node, ast.List | ast.Tuple):
             assert not any(isinstance(e, ast.Starred) for e in node.elts)
-    for name in ("lab_system.py", "lab_environment.py"):
+    for name in ("lab_system.py", "lab_environment.py", "lab_install.py", "lab_keep.py", "lab_my.py", "lab_probe.py"):
         ast.parse((HERE / "tools" / name).read_text(encoding="utf-8"), feature_version=(3, 6))
 
 

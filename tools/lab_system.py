@@ -20,10 +20,7 @@ OLDEST, NEWEST = (3, 11), (3, 14)  # tests/test_environment.py compares them wit
 MODULES = ["torch", "torchvision", "jupyterlab", "ipykernel", "pytest", "sftlib"]
 LONGEST_ROOT = 90  # letters of the course's folder on Windows; in .venv the packages have names of up to 164
 AGAIN = "Then run the same command again; what has been downloaded is kept."
-PROBE = (
-    "import importlib.util as u, json, sys; print(json.dumps({'python': '%d.%d' % sys.version_info[:2], "
-    "'prefix': sys.prefix, 'missing': [m for m in sys.argv[1:] if u.find_spec(m) is None]}))"
-)
+PROBE = os.path.join(os.path.dirname(os.path.realpath(__file__)), "lab_probe.py")
 
 
 class Problem(Exception):
@@ -91,12 +88,12 @@ def run(command, cwd, ctrl_c_ends=True):
     return code if code >= 0 else 128 - code
 
 
-def output_of(command, **environment):
-    """What a command prints, or None when it cannot be run or fails."""
+def output_of(command, limit_s=120, **environment):
+    """What a command prints, or None when it cannot be run, fails, or takes longer than the limit in seconds."""
     try:
         env = dict(os.environ, **environment)
         text = subprocess.check_output(
-            command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env, timeout=120
+            command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env, timeout=limit_s
         )
     except (OSError, subprocess.SubprocessError):
         return None
@@ -119,10 +116,22 @@ def suits(version):
     return OLDEST <= tuple(version[:2]) <= NEWEST
 
 
-def probe(python):
-    """-> {"python": "3.12", "prefix": folder, "missing": modules}, or None: does not run, does not suit."""
+def weights():
+    """The packages that are only read -> "name==version" of each, as weights.txt has them."""
+    with open(path("weights.txt"), encoding="utf-8") as file:
+        lines = [line.split("#")[0].strip() for line in file]
+    return [line for line in lines if line]
+
+
+def probe(python, how="quick", wanted=()):
+    """What an environment is, or None: its Python does not run, or does not suit.
+
+    -> {"python": "3.12", "prefix": folder, "missing": of the wanted modules and packages, "damaged": [package, file]
+    and "failing": [module, why]}; "damaged" is filled with how="files", "failing" too with how="imports".
+    """
     try:
-        found = json.loads(output_of([python, "-I", "-X", "utf8", "-c", PROBE] + MODULES) or "")
+        # a slow disk may take minutes to give all files
+        found = json.loads(output_of([python, "-I", "-X", "utf8", PROBE, how] + list(wanted), limit_s=1800) or "")
     except ValueError:
         return None
     return found if suits([int(n) for n in found["python"].split(".")]) else None

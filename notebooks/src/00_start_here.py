@@ -74,7 +74,8 @@ assert all(line.ok for line in report), "see the lines marked [FAIL] above"
 # - **Predict** before you run: where a question is asked, answer it first. Being wrong is how you find out what you
 #   believed.
 # - **Exercises**: ★ you complete a function and a checker tells you how you did, ★★ you change something and predict
-#   what happens, ★★★ are open. Hints unfold, solutions lie in `notebooks/solutions/`.
+#   what happens, ★★★ are open. Hints unfold; solutions lie in `solutions/`, all terms in `GLOSSARY.md`, and what
+#   the data and the weights are in `data/README.md`.
 # - Everything has two sizes. *Quick* suits two processor cores, *full* a graphics card; the environment variable
 #   `SFT_PROFILE` chooses. This notebook's settings, both side by side:
 
