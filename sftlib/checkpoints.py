@@ -1,21 +1,34 @@
 """A run on disk: everything that its next step depends on, written whole or not at all."""
 
-import contextlib
+import copy
+import functools
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from sftlib.model import load_safely, require_same_shapes, save_atomically
-from sftlib.progress import Progress, generator_states, set_generator_states
+from sftlib.model import (
+    is_finite,
+    load_safely,
+    refuse_nonfinite,
+    require_finite,
+    require_same_shapes,
+    save_atomically,
+)
+from sftlib.progress import Progress, generator_states, require_place, set_generator_states
 from sftlib.records import Controls, Epoch, Step
-from sftlib.runtime import FLOAT32, Precision, versions
+from sftlib.runtime import Precision, versions
+from sftlib.states import fits, holder_of, plain, put_state, require_entries, require_same_optimizer, state_of
 
-FORMAT = 2
+FORMAT = 3
+FUNCTIONS = ("task_loss", "feature_loss", "penalty", "combine")  # of fit; some have state
+KINDS = {
+    "epoch": int, "model": dict, "optimizer": dict, "optimizer_class": str, "functions": dict, "generators": dict,
+    "precision": dict, "seed": int | None, "settings": dict, "controls": list, "progress": dict, "versions": dict,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -32,78 +45,76 @@ class Checkpoint:
 
 
 def save_checkpoint(
-    path: str | Path, model: nn.Module, optimizer: Optimizer, *, step: Step | None = None,
-    epoch: Epoch | int | None = None, feature_loss=None, combine=None, generator: torch.Generator | None = None,
-    precision: Precision | None = None, seed: int | None = None, settings: dict | None = None,
-    progress: dict | None = None,
+    path: str | Path, model: nn.Module, optimizer: Optimizer, *, step: Step | None = None, epoch: Epoch | None = None,
+    seed: int | None = None, settings: dict | None = None, progress: dict | None = None, allow_nonfinite: bool = False,
 ) -> Path:  # fmt: skip
     """Write the run as it is; the previous file stays until the new one is complete.
 
-    ``step`` or ``epoch``, the record that ``fit`` gave last, is enough: it knows the loader, losses, precision and
-    controls. With the number of an epoch that is over, pass what has state: the loader's ``generator``, a feature
-    loss, a ``combine``. ``settings`` (plain values) are kept for the reader. Killed while it writes, it leaves the
-    previous file, and one that ends in .partial, which a later call removes. ``progress`` stands in for the record's
-    own: that of several workers, whose `parallel.save_checkpoint` calls this.
+    ``step`` or ``epoch``, the record that ``fit`` gave last, says all of the run: the loader's place, the losses, their
+    state, precision and controls. ``settings`` (plain values) are kept for the reader. Killed while it writes, it
+    leaves the previous file, and one that ends in .partial, which a later call removes. ``progress`` stands in for the
+    record's own: that of several workers, whose `parallel.save_checkpoint` calls this.
+
+    ValueError where the run has left the place of the record: stopped within a step (Ctrl-C), or its loader used by
+    another loop. FloatingPointError, naming the tensors, for a state that is not finite, unless ``allow_nonfinite``.
     """
-    controls = None
     if (step is None) == (epoch is None):
         raise ValueError("expected one of step=record, at any Step of fit, and epoch=record, at an Epoch")
-    if not isinstance(epoch, int):
-        run = run_at(step or epoch)
-        if progress is None and getattr(model, "exchanges", False):
-            raise ValueError("got a record of one of several workers; expected sftlib.parallel.save_checkpoint in each")
-        progress, controls, epoch = progress or run.state_dict(), run.controls, run.epoch - (not run.over)
-        feature_loss, combine, precision = (run.settings[k] for k in ("feature_loss", "combine", "precision"))
+    run = run_at(step or epoch)
+    if progress is None and getattr(model, "exchanges", False):
+        raise ValueError("got a record of one of several workers; expected sftlib.parallel.save_checkpoint in each")
+    if not allow_nonfinite:
+        require_finite_run(model, optimizer, run)
     state = {
         "format": FORMAT,
-        "epoch": epoch,
-        "model": model.state_dict(),
-        "optimizer": _plain(optimizer.state_dict(), "optimizer"),
-        "feature_loss": _state(feature_loss),
-        "combine": _state(combine),
-        "generator": None if generator is None else generator.get_state(),
+        "epoch": run.epoch if run.over else run.epoch - 1,
+        "model": _of_model(model),
+        "optimizer": plain(optimizer.state_dict(), "optimizer"),
+        "optimizer_class": type(optimizer).__name__,
+        "functions": {name: state_of(run.settings[name], name) for name in FUNCTIONS},
         "generators": generator_states(),
-        "precision": _precision(precision or FLOAT32),
+        "precision": _precision(run.settings["precision"]),
         "seed": seed,
-        "settings": _plain(settings or {}, "settings"),
-        "controls": controls and [controls.rate, controls.feature_weight],
-        "progress": _plain(progress, "progress"),
+        "settings": plain(settings or {}, "settings"),
+        "controls": [run.controls.rate, run.controls.feature_weight],
+        "progress": plain(progress or run.state_dict(), "progress"),
         "versions": _environment(model),
     }
-    return _written(state, Path(path))
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    save_atomically(state, Path(path))
+    return Path(path)
 
 
 def load_checkpoint(
-    path: str | Path, model: nn.Module, optimizer: Optimizer, *, feature_loss=None, combine=None,
-    generator: torch.Generator | None = None, exact: bool = True,
+    path: str | Path, model: nn.Module, optimizer: Optimizer, *, task_loss=None, feature_loss=None, penalty=None,
+    combine=None, exact: bool = True,
 ) -> Checkpoint:  # fmt: skip
     """Put the tensors of ``path`` into the objects given, all or none, and say what else the file holds.
 
-    Build the objects as the run did, then ``fit(…, resume=found)``: on a CPU the run goes on bit for bit. That holds
-    for the same versions, threads and machine, so another one is a ValueError; with ``exact=False`` the run goes on
-    all the same. ValueError for a damaged or foreign file, one of a newer format, or one that does not fit. Executes
-    no code.
+    Build the objects as the run did, then ``fit(…, resume=found)``: on a CPU the run goes on bit for bit. Of fit's
+    losses, penalty and ``combine`` those that have state (tensors or numbers that they keep) must be given. Bit for bit
+    holds for the same versions, threads and machine, so another one is a ValueError; with ``exact=False`` the run goes
+    on all the same. ValueError for a damaged or foreign file, one of another format, or one that does not fit.
+    Executes no code.
     """
     path = Path(path)
+    if not isinstance(optimizer, Optimizer):
+        raise ValueError(
+            f"got {optimizer!r} as optimizer; expected the run's, a torch.optim.Optimizer built as it was there: a "
+            "checkpoint is a whole run. Weights alone are kept by save_parts and load_parts"
+        )
     state = _read(path)
-    modules = {"model": model, "feature_loss": feature_loss, "combine": combine}
-    modules = {name: module for name, module in modules.items() if isinstance(module, nn.Module)}
-    for name, module in modules.items():
-        _require_fit(path, state[name] or {}, module)
-    _require_same_groups(path, state["optimizer"], optimizer)
+    found = _described(path, state)
+    given = dict(zip(FUNCTIONS, (task_loss, feature_loss, penalty, combine), strict=True))
+    require_fit(path, state["model"], model)
+    for name, function in given.items():
+        _require_function(path, name, state["functions"][name], function)
+    require_same_optimizer(path, state, optimizer)
     if exact:
         _require_same_environment(path, state["versions"], _environment(model))
-    for name, module in modules.items():
-        module.load_state_dict(state[name])
-    optimizer.load_state_dict(state["optimizer"])
-    if generator is not None and state["generator"] is not None:
-        generator.set_state(state["generator"])
+    _put(path, state, model, optimizer, given)
     set_generator_states(state["generators"])
-    precision = Precision(getattr(torch, state["precision"]["dtype"]), state["precision"]["channels_last"])
-    controls = None if state["controls"] is None else Controls(*state["controls"])
-    return Checkpoint(
-        state["epoch"], precision, state["seed"], state["versions"], state["settings"], controls, state["progress"]
-    )
+    return found
 
 
 def run_at(record: Step | Epoch) -> Progress:
@@ -122,71 +133,113 @@ def run_at(record: Step | Epoch) -> Progress:
     return run
 
 
-def _written(state: dict, path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(path)
-    save_atomically(state, path)
-    return path
+def _of_model(model: nn.Module) -> dict:
+    state = model.state_dict()
+    plain(state, "model")  # what get_extra_state gave must be readable too
+    return state
 
 
 def _precision(precision: Precision) -> dict:
     return {"dtype": str(precision.dtype).removeprefix("torch."), "channels_last": precision.channels_last}
 
 
-def _state(part) -> dict | None:
-    return part.state_dict() if isinstance(part, nn.Module) else None
+def require_finite_run(model: nn.Module, optimizer: Optimizer, run: Progress) -> None:
+    """FloatingPointError, naming them, unless all tensors that train, their optimizer's and the losses' are finite"""
+    require_finite(model)
+    for function in (run.settings[name] for name in FUNCTIONS):
+        if isinstance(function, nn.Module):
+            require_finite(function)
+    saved = optimizer.state_dict()
+    names = [
+        f"the optimizer's {name} of tensor {index}" for index, entry in saved["state"].items()
+        for name, value in entry.items() if isinstance(value, Tensor) and not is_finite(value)
+    ]  # fmt: skip
+    groups = enumerate(plain(saved["param_groups"], "optimizer"))
+    names += [f"{k} of the optimizer's group {i}" for i, g in groups for k, v in g.items() if _is_nan(v)]
+    refuse_nonfinite(names)
 
 
-def _plain(value, name: str):
-    """The same value of types that can be loaded without executing code; ValueError, naming it, for any other"""
-    if isinstance(value, np.generic):  # a rate that a schedule computed with NumPy
-        return value.item()
-    if isinstance(value, dict):
-        return {_plain(key, name): _plain(inner, f"{name}[{key!r}]") for key, inner in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(_plain(inner, name) for inner in value)
-    if isinstance(value, Tensor | None) or type(value) in (bool, int, float, str):
-        return value
-    raise ValueError(f"got a {type(value).__name__} in {name}; expected numbers, text, tensors, lists or dicts of them")
-
-
-def _remove_leftovers(path: Path) -> None:
-    """Partial files older than the checkpoint: a process was killed while it wrote them"""
-    if path.is_file():
-        for partial in path.parent.glob(f"{path.name}.*.partial"):
-            with contextlib.suppress(OSError):
-                if partial.stat().st_mtime < path.stat().st_mtime:
-                    partial.unlink()
+def _is_nan(value) -> bool:
+    return isinstance(value, float) and math.isnan(value)
 
 
 def _read(path: Path) -> dict:
     state = load_safely(path)
-    if not isinstance(state, dict) or "format" not in state or "optimizer" not in state:
+    if not isinstance(state, dict) or not isinstance(state.get("format"), int) or "optimizer" not in state:
         raise ValueError(f"{path} is no checkpoint of a run: pass a file that save_checkpoint wrote")
-    if state["format"] > FORMAT:
-        raise ValueError(f"{path} has format {state['format']}, this version reads up to {FORMAT}: update the course")
-    if state["format"] == 1:  # between epochs only, and torch's generator alone
-        generators = generator_states() | {"torch": state["torch_generator"]}
-        state |= {"generators": generators, "combine": None, "settings": {}, "controls": None, "progress": None}
+    if state["format"] != FORMAT:
+        raise ValueError(
+            f"{path} has format {state['format']}, this version reads and writes {FORMAT}: go on with the version of "
+            "the course that wrote it"
+        )
+    require_entries(state, KINDS, f"{path}")
+    require_entries(state["functions"], dict.fromkeys(FUNCTIONS, dict | None), f"{path}, functions,")
+    require_entries(state["optimizer"], {"state": dict, "param_groups": list}, f"{path}, optimizer,")
+    require_place(state["progress"] | {"generators": state["generators"]}, f"{path}, progress,")
+    require_place(state["progress"], f"{path}, progress,")
     return state
 
 
-def _require_fit(path: Path, saved: dict, module: nn.Module) -> None:
+def _described(path: Path, state: dict) -> Checkpoint:
+    require_entries(state["precision"], {"dtype": str, "channels_last": bool}, f"{path}, precision,")
+    dtype = getattr(torch, state["precision"]["dtype"], None)
+    try:
+        controls = Controls(*state["controls"])
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} has no controls that can be used ({error}): save it again") from None
+    if not isinstance(dtype, torch.dtype) or state["epoch"] < 0:
+        raise ValueError(f"{path} has no precision or epoch that can be used: save it again")
+    precision = Precision(dtype, state["precision"]["channels_last"])
+    return Checkpoint(
+        state["epoch"], precision, state["seed"], state["versions"], state["settings"], controls, state["progress"]
+    )
+
+
+def require_fit(path: Path, saved: dict, module: nn.Module) -> None:
+    """ValueError unless the state ``saved`` has the names, shapes and number formats of ``module``"""
     own = module.state_dict()
-    saved_tensors, own_tensors = ({k: v for k, v in s.items() if isinstance(v, Tensor)} for s in (saved, own))
-    require_same_shapes(path, saved_tensors, own_tensors)
-    for name, tensor in own_tensors.items():
-        if saved_tensors[name].dtype != tensor.dtype:
+    require_same_shapes(path, saved, own)
+    for name, tensor in own.items():
+        if isinstance(tensor, Tensor) and saved[name].dtype != tensor.dtype:
             raise ValueError(
-                f"{path} does not fit: {name!r} is {saved_tensors[name].dtype} there and {tensor.dtype} here: build "
+                f"{path} does not fit: {name!r} is {saved[name].dtype} there and {tensor.dtype} here: build "
                 "the model in the same number format first"
             )
 
 
-def _require_same_groups(path: Path, saved: dict, optimizer: Optimizer) -> None:
-    there, here = ([len(g["params"]) for g in groups] for groups in (saved["param_groups"], optimizer.param_groups))
-    if there != here:
-        raise ValueError(f"{path} holds optimizer groups of {there} tensors, here are {here}: freeze the same parts")
+def _require_function(path: Path, name: str, saved: dict | None, function) -> None:
+    own = state_of(function, name)
+    if (saved is None) != (own is None):
+        got, there = ("no state of", "has state") if saved is None else ("the state of", "has none")
+        raise ValueError(
+            f"{path} holds {got} a {name}, and the one given here {there}; expected the run's: pass "
+            f"{name}={'None' if saved is None else '…'} to load_checkpoint, and to fit what the run had"
+        )
+    holder = holder_of(function)
+    if isinstance(holder, nn.Module) and saved is not None:
+        require_fit(path, saved, holder)
+    elif saved is not None and not fits(function, saved):
+        raise ValueError(f"{path} holds no attributes of a {type(holder).__name__}, which is given as {name}")
+
+
+def _put(path: Path, state: dict, model: nn.Module, optimizer: Optimizer, given: dict) -> None:
+    """Everything into its place; where something is refused only now, what was changed is put back"""
+    undo = []
+    try:
+        undo.append((optimizer.load_state_dict, optimizer.state_dict()))
+        optimizer.load_state_dict(state["optimizer"])
+        for name, function in given.items():
+            if state["functions"][name] is not None:
+                take = functools.partial(put_state, function)
+                undo.append((take, copy.deepcopy(state_of(function, name))))
+                take(state["functions"][name])
+        if any(not isinstance(v, Tensor) or k.endswith("_extra_state") for k, v in state["model"].items()):
+            undo.append((model.load_state_dict, copy.deepcopy(model.state_dict())))
+        model.load_state_dict(state["model"])
+    except Exception as error:
+        for put_back, before in reversed(undo):
+            put_back(before)
+        raise ValueError(f"{path} does not fit ({error}); nothing was changed: build all as the run did") from error
 
 
 def _environment(model: nn.Module) -> dict[str, str | int]:

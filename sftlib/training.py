@@ -125,7 +125,7 @@ def fit(
     check_losses(task_loss, feature_loss, feature_weight, combine)
     if resume is not None:
         check_resume(resume, first_epoch, precision)
-        first_epoch, controls = resume.epoch + 1, controls or resume.controls
+        first_epoch, controls = resume.epoch + 1, _gone_on(check_controls(controls), resume.controls)
     check_loop(train_loader, val_loader, epochs, first_epoch)
     check_optimizer(model, optimizer)
     keep_freed_memory()
@@ -135,6 +135,13 @@ def fit(
     )
     run = Progress(train_loader, settings, check_controls(controls), parts, first_epoch)
     return _run(model, optimizer, run, epochs, val_loader, schedule, resume and resume.progress)
+
+
+def _gone_on(controls: Controls, saved: Controls | None) -> Controls:
+    """Controls that nobody has changed take what the run had; changed ones stay"""
+    if saved is not None and controls == Controls():
+        controls.rate, controls.feature_weight = saved.rate, saved.feature_weight
+    return controls
 
 
 def _run(model, optimizer, run: Progress, epochs, val_loader, schedule, saved) -> Iterator[Step | Epoch]:

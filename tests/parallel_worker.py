@@ -11,10 +11,10 @@ from torch import nn
 
 from sftlib import training
 from sftlib.adaptation import batchnorm, eval_stats_train_affine, freeze, trainable
-from sftlib.checkpoints import load_checkpoint, save_checkpoint
+from sftlib.checkpoints import load_checkpoint
 from sftlib.datasets import PictureSplit, Split, augment, loader
 from sftlib.model import LinearHead, Model
-from sftlib.parallel import Group, Parallel, Shards, fit, workers
+from sftlib.parallel import Group, Parallel, Shards, fit, save_checkpoint, workers
 from sftlib.runtime import FLOAT32, Precision
 from sftlib.training import Epoch, Step
 
@@ -164,19 +164,19 @@ def from_files(group: Group):
 
 
 def resumed(group: Group, path: Path):
-    """Two epochs, a checkpoint by worker 0, and a third one by new objects"""
+    """Two epochs, a checkpoint, and a third one by new objects"""
     model, data = plain_model(), batches()
     optimizer = sgd(model)
     model = Parallel(model, group)
     for record in fit(model, Shards(data, group), optimizer, **SETTINGS | {"epochs": 2}):
-        if isinstance(record, Epoch) and group.leads:
-            save_checkpoint(path, model, optimizer, epoch=record.epoch, generator=data.generator)
+        if isinstance(record, Epoch):
+            save_checkpoint(path, model, optimizer, epoch=record)
     torch.distributed.barrier()
     model, data = plain_model(5), batches(seed=7)
     optimizer = sgd(model)
-    epoch = load_checkpoint(path, model, optimizer, generator=data.generator).epoch
+    found = load_checkpoint(path, model, optimizer)
     model = Parallel(model, group)
-    return result(model, fit(model, Shards(data, group), optimizer, first_epoch=epoch + 1, **SETTINGS))
+    return result(model, fit(model, Shards(data, group), optimizer, resume=found, **SETTINGS))
 
 
 def message(work):
@@ -221,8 +221,8 @@ def die(group: Group, path: Path):
     optimizer = sgd(model)
     model = Parallel(model, group)
     for record in fit(model, Shards(data, group), optimizer, epochs=EPOCHS):
-        if isinstance(record, Epoch) and group.leads:
-            save_checkpoint(path, model, optimizer, epoch=record.epoch, generator=data.generator)
+        if isinstance(record, Epoch):
+            save_checkpoint(path, model, optimizer, epoch=record)
         if isinstance(record, Step) and record.step == DIES_AT and group.rank == 1:
             os._exit(EXIT_CODE)
 

@@ -29,8 +29,9 @@ EDGES = {
     "records": set(),
     "guards": {"adaptation", "records", "runtime"},
     "memory": {"model", "records"},
-    "progress": {"memory", "metrics", "records"},
-    "checkpoints": {"model", "runtime", "records", "progress"},
+    "states": set(),
+    "progress": {"memory", "metrics", "records", "states"},
+    "checkpoints": {"model", "runtime", "records", "progress", "states"},
     "training": {
         "model",
         "adaptation",

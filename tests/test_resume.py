@@ -15,7 +15,6 @@ from killed_run import BATCHES, EPOCHS, everything, records, resumed
 from sftlib.checkpoints import load_checkpoint, save_checkpoint
 from sftlib.features import Cached
 from sftlib.losses import RandomWeights
-from sftlib.model import LinearHead, Model
 from sftlib.runtime import Precision
 from sftlib.training import Controls, Epoch, Step, fit
 
@@ -220,21 +219,6 @@ def test_another_number_format_is_refused(tmp_path):
         fit(model, batches(3), optimizer, epochs=2, resume=found, precision=Precision(torch.bfloat16))
 
 
-def test_a_checkpoint_of_the_former_format_still_goes_on_after_its_epoch(tmp_path):
-    path = tmp_path / "last.pt"
-    model, optimizer = saved(path)
-    state = torch.load(path, weights_only=True)
-    former = ("epoch", "model", "optimizer", "feature_loss", "generator", "precision", "seed", "versions")
-    old = {name: state[name] for name in former} | {"format": 1, "epoch": 1}
-    torch.save(old | {"torch_generator": state["generators"]["torch"]}, path)
-    found = load_checkpoint(path, model, optimizer)
-    assert [r.step for r in fit(model, batches(3), optimizer, epochs=2, resume=found) if isinstance(r, Step)] == [
-        4,
-        5,
-        6,
-    ]
-
-
 def test_only_the_present_step_can_be_saved_and_only_plain_values(tmp_path):
     model = plain_model()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -244,11 +228,11 @@ def test_only_the_present_step_can_be_saved_and_only_plain_values(tmp_path):
             save_checkpoint(tmp_path / "last.pt", model, optimizer, **wrong)
     with pytest.raises(ValueError, match="got a str; expected a record"):
         save_checkpoint(tmp_path / "last.pt", model, optimizer, step="last")
-    for wrong in ({}, {"step": second, "epoch": 1}):
+    for wrong in ({}, {"step": second, "epoch": epoch}):
         with pytest.raises(ValueError, match="one of step=record.* and epoch=record"):
             save_checkpoint(tmp_path / "last.pt", model, optimizer, **wrong)
     with pytest.raises(ValueError, match=r"got a set in settings\['a'\]"):
-        save_checkpoint(tmp_path / "last.pt", model, optimizer, epoch=1, settings={"a": {1}})
+        save_checkpoint(tmp_path / "last.pt", model, optimizer, epoch=epoch, settings={"a": {1}})
     assert not list(tmp_path.iterdir())
 
 
@@ -264,11 +248,12 @@ def test_a_rate_from_a_numpy_schedule_can_be_saved_and_loaded(tmp_path):
 
 
 def test_what_a_killed_process_left_is_removed_once_a_later_checkpoint_is_whole(tmp_path):
-    model = Model(torch.nn.Identity(), LinearHead(3, 2))
+    model = plain_model()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     leftover = tmp_path / "last.pt.123.partial"
     leftover.write_bytes(b"half")
     os.utime(leftover, (1, 1))
-    for epoch, there in ((1, True), (2, False)):
-        save_checkpoint(tmp_path / "last.pt", model, optimizer, epoch=epoch)
-        assert leftover.exists() is there
+    for record in fit(model, batches(2), optimizer, epochs=1):
+        if isinstance(record, Step):
+            save_checkpoint(tmp_path / "last.pt", model, optimizer, step=record)
+            assert leftover.exists() is (record.step == 1)

@@ -23,7 +23,7 @@ MEASURES = ("loss", "hits")  # of the epoch so far: (sum, number of examples)
 
 def save_checkpoint(
     path: str | Path, model: Parallel, optimizer: Optimizer, *, step: Step | None = None, epoch: Epoch | None = None,
-    seed: int | None = None, settings: dict | None = None,
+    seed: int | None = None, settings: dict | None = None, allow_nonfinite: bool = False,
 ) -> Path:  # fmt: skip
     """`checkpoints.save_checkpoint` of this worker's last record: call it in *every* worker; worker 0 writes.
 
@@ -31,20 +31,21 @@ def save_checkpoint(
     process included, goes on up to rounding: they share out the measures, and begin dropout from worker 0's generators.
     """
     run = checkpoints.run_at(step or epoch)  # in every worker: a loss of its own rows may be the one that is not finite
+    if not allow_nonfinite:
+        checkpoints.require_finite_run(model, optimizer, run)
     with contact(model.group, lambda: run.step):
         progress = _of_all(run.state_dict(), model.group)
     if model.group.leads:
         checkpoints.save_checkpoint(
-            path, model, optimizer, step=step, epoch=epoch, progress=progress, seed=seed, settings=settings
-        )
+            path, model, optimizer, step=step, epoch=epoch, progress=progress, seed=seed, settings=settings,
+            allow_nonfinite=allow_nonfinite,
+        )  # fmt: skip
     return Path(path)
 
 
 def of_worker(found: Checkpoint, group: Group) -> Checkpoint:
     """What ``load_checkpoint`` returned -> the same with the progress of this worker"""
     progress = found.progress
-    if progress is None:  # after a whole epoch
-        return found
     if progress["loader"] is None:
         raise ValueError(
             "got a checkpoint of a run whose loader did not say where it was; expected one of a loader from "
