@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from helpers import N, batches, plain_model, tiny_model
@@ -134,7 +135,34 @@ def data_loader():
     return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*batches(1, n=N)[0]), batch_size=5, shuffle=True)
 
 
-@pytest.mark.parametrize("make", [lambda: batches(3), cached, WithoutGenerator, data_loader])
+class Drawn(torch.utils.data.Sampler):
+    """A sampler that draws from a generator of its own, whose kind torch does not know"""
+
+    def __init__(self, generator):
+        self.own = generator
+
+    def __len__(self):
+        return N
+
+    def __iter__(self):
+        if isinstance(self.own, random.Random):
+            return iter(self.own.sample(range(N), N))
+        return iter(self.own.permutation(N).tolist())
+
+
+def with_sampler(sampler):
+    data = torch.utils.data.TensorDataset(*batches(1, n=N)[0])
+    return torch.utils.data.DataLoader(data, batch_size=5, sampler=sampler)
+
+
+SAMPLERS = [
+    lambda: with_sampler(torch.utils.data.RandomSampler(range(N), generator=torch.Generator().manual_seed(5))),
+    lambda: with_sampler(Drawn(np.random.default_rng(5))),
+    lambda: with_sampler(Drawn(random.Random(5))),
+]
+
+
+@pytest.mark.parametrize("make", [lambda: batches(3), cached, WithoutGenerator, data_loader, *SAMPLERS])
 @pytest.mark.parametrize("stop", [5, 3])  # within an epoch, and between two
 def test_any_loader_that_repeats_its_order_can_be_resumed(stop, make, tmp_path):
     def build():
@@ -237,8 +265,6 @@ def test_only_the_present_step_can_be_saved_and_only_plain_values(tmp_path):
 
 
 def test_a_rate_from_a_numpy_schedule_can_be_saved_and_loaded(tmp_path):
-    import numpy as np
-
     model = plain_model()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     step = next(iter(fit(model, batches(3), optimizer, epochs=1, schedule=lambda step: np.cos(step))))

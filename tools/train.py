@@ -69,14 +69,14 @@ def loaders(options: argparse.Namespace, data, preprocess, group: Group) -> tupl
     return batches, loader(val_split, preprocess, batch_size=options.batch)
 
 
-def last_checkpoint(options: argparse.Namespace, model: Model, optimizer, batches: Loader) -> Checkpoint | None:
+def last_checkpoint(options: argparse.Namespace, model: Model, optimizer) -> Checkpoint | None:
     """What OUT/last.pt holds, put into the objects given; None where there is none"""
     path = options.out / "last.pt"
     if not path.exists():
         return None
     if not options.resume:
         raise ValueError(f"{path} is there already: --resume goes on from it, another --out keeps it")
-    return load_checkpoint(path, model, optimizer, generator=batches.generator, exact=False)
+    return load_checkpoint(path, model, optimizer, exact=False)
 
 
 def train(options: argparse.Namespace, group: Group) -> Iterator[Epoch]:
@@ -87,7 +87,7 @@ def train(options: argparse.Namespace, group: Group) -> Iterator[Epoch]:
     model, optimizer = build(options, len(data.classes))
     model.to(group.device)
     batches, val = loaders(options, data, model.backbone.preprocess, group)
-    found = last_checkpoint(options, model, optimizer, batches)
+    found = last_checkpoint(options, model, optimizer)
     if found is not None and group.leads:
         done = found.progress["batch"] if found.progress else 0
         print(f"goes on after epoch {found.epoch} and {done} of {len(batches)} batches", flush=True)
