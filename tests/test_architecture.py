@@ -15,6 +15,7 @@ MODULES = sorted((ROOT / "sftlib").rglob("*.py"))
 EDGES = {
     "runtime": set(),
     "inputs": set(),
+    "batches": set(),
     "metrics": {"inputs"},
     "losses": {"inputs"},
     "schedules": {"inputs"},

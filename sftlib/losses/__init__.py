@@ -25,6 +25,7 @@ from sftlib.losses.prototypes import (
     prototype_repulsion,
     simplex_prototypes,
 )
+from sftlib.losses.sequences import ctc
 
 __all__ = [
     "CenterLoss",
@@ -44,6 +45,7 @@ __all__ = [
     "co_tuning",
     "cosface",
     "cosine_prototype",
+    "ctc",
     "fixed_weight",
     "gradient_norm_ratio",
     "l2_sp",

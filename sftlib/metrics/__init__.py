@@ -1,20 +1,30 @@
-"""Measures of a classifier, as sums and counts that are divided once, and intervals for what is claimed of them."""
+"""Measures, as sums and counts that are divided once, and intervals for what is claimed of them."""
 
+from sftlib.metrics.average_precision import AveragePrecision
 from sftlib.metrics.calibration import expected_calibration_error
 from sftlib.metrics.comparisons import Comparison, compare, hits_interval
 from sftlib.metrics.counts import Mean, balanced_accuracy, confusion_matrix, correct
+from sftlib.metrics.error_rate import ErrorRate, edit_distance, greedy_decode
 from sftlib.metrics.intervals import Interval, bootstrap_interval, mean_interval, paired_interval
+from sftlib.metrics.measures import Accuracy, MeanIoU, Metric
 
 __all__ = [
+    "Accuracy",
+    "AveragePrecision",
     "Comparison",
+    "ErrorRate",
     "Interval",
     "Mean",
+    "MeanIoU",
+    "Metric",
     "balanced_accuracy",
     "bootstrap_interval",
     "compare",
     "confusion_matrix",
     "correct",
+    "edit_distance",
     "expected_calibration_error",
+    "greedy_decode",
     "hits_interval",
     "mean_interval",
     "paired_interval",
