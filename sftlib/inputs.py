@@ -40,8 +40,8 @@ def numbers(value, name: str = "values", *, least: int = 1) -> np.ndarray:
     sound = v.isfinite()
     if not sound.all():
         raise ValueError(
-            f"got {name} that are NaN or infinite at {_places(~sound)}; expected finite numbers: a run that failed has no "
-            "result, leave it out of all that is compared and say so"
+            f"got {name} that are NaN or infinite at {_places(~sound)}; expected finite numbers: a run that failed has "
+            "no result, leave it out of all that is compared and say so"
         )
     return v.numpy()
 
@@ -58,8 +58,8 @@ def vectors(value, name: str = "features") -> Tensor:
     sound = z.abs() <= LARGEST
     if not sound.all():
         raise ValueError(
-            f"got {name} with NaN or infinity in rows {_places(~sound.all(1))}; expected finite numbers below 3e38: look at these "
-            "pictures and at the preprocessing, or extract in float32"
+            f"got {name} with NaN or infinity in rows {_places(~sound.all(1))}; expected finite numbers below 3e38: "
+            "look at these pictures and at the preprocessing, or extract in float32"
         )
     return z
 
