@@ -1,5 +1,7 @@
 """A search over settings with Optuna that can be interrupted, goes on where it stopped, and is fixed by its seed."""
 
+import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -26,7 +28,8 @@ def search(
     objective asks the trial for its settings (``trial.suggest_float("lr", 1e-4, 1e-1, log=True)``) and returns a score,
     higher is better. journal: a file to which every trial is written; the same call goes on from it. Trial number i
     draws from sampler(seed=…) made of (seed, i) alone, so an interrupted search ends as one that was not. A trial that
-    was cut off is run again. One process a journal. ValueError where objective returns no number or prunes the trial.
+    was cut off is run again, and a line that was cut off in the journal is taken out. One process a journal. ValueError
+    where objective returns no number or prunes the trial, and for a journal with other damage, whose line is named.
     """
     if trials < 1 or seed < 0:
         raise ValueError(f"got trials={trials}, seed={seed}; expected at least one trial and a seed of 0 or more")
@@ -51,9 +54,30 @@ def _study(journal: Path | None) -> optuna.Study:
     storage = None
     if journal is not None:
         journal.parent.mkdir(parents=True, exist_ok=True)
+        _mend(journal)
         lock = JournalFileOpenLock(str(journal))  # works where links cannot be made, Windows among them
         storage = JournalStorage(JournalFileBackend(str(journal), lock_obj=lock))
     return optuna.create_study(storage=storage, study_name="search", load_if_exists=True, direction="maximize")
+
+
+def _mend(journal: Path) -> None:
+    """Take out a last line that has no end: whoever wrote it was killed. ValueError for any other that says nothing"""
+    lines = journal.read_bytes().splitlines(keepends=True) if journal.exists() else []
+    if lines and not lines[-1].endswith(b"\n"):
+        os.truncate(journal, journal.stat().st_size - len(lines.pop()))
+    for number, line in enumerate(lines, start=1):
+        if not _is_entry(line):
+            raise ValueError(
+                f"line {number} of {len(lines)} of {journal} is damaged, or the file is no journal of a search; "
+                f"expected one that search wrote: take a new one, or go on from the lines before (head -n {number - 1})"
+            )
+
+
+def _is_entry(line: bytes) -> bool:
+    try:
+        return "op_code" in json.loads(line)
+    except (ValueError, TypeError):
+        return False
 
 
 def _forget_cut_off(study: optuna.Study) -> None:

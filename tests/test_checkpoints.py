@@ -3,7 +3,6 @@
 import copy
 import functools
 import random
-import resource
 import subprocess
 import sys
 import textwrap
@@ -562,7 +561,7 @@ def test_compressed_and_overlapping_entries_are_refused(tmp_path):
 
 
 FULL = """
-    import resource, signal, sys
+    import resource, sys
     from pathlib import Path
     import torch
     from helpers import batches, plain_model
@@ -586,6 +585,7 @@ FULL = """
 """
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit to the size of a file there")
 @pytest.mark.parametrize("room", [0, 1000, 3000])
 def test_a_full_disk_is_said_in_plain_words_and_the_old_file_stays(room, tmp_path):
     command = [sys.executable, "-c", textwrap.dedent(FULL), str(tmp_path), str(room)]
@@ -598,7 +598,6 @@ def test_a_full_disk_is_said_in_plain_words_and_the_old_file_stays(room, tmp_pat
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     assert load_checkpoint(tmp_path / "last.pt", model, optimizer).progress["batch"] == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == ["backbone.pt", "head.pt", "last.pt"]
-    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != room
 
 
 def test_a_link_in_the_place_of_a_checkpoint_stays_a_link(tmp_path):

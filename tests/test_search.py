@@ -1,5 +1,7 @@
 """The search is fixed by its seed, goes on where it stopped, and finds what random draws find late."""
 
+import random
+
 import pytest
 from optuna.samplers import RandomSampler
 
@@ -96,3 +98,25 @@ def test_a_trial_without_a_score_is_refused(answer):
     assert [next(found).number, next(found).number] == [0, 1]
     with pytest.raises(ValueError, match="got no score from trial 2"):
         next(found)
+
+
+def test_a_journal_that_was_cut_off_anywhere_ends_as_one_that_was_not(tmp_path):
+    journal = tmp_path / "study.journal"
+    whole = settings(search(hill, trials=7, seed=5, journal=journal))
+    data, cuts = journal.read_bytes(), random.Random(11)
+    lines = [i + 1 for i, byte in enumerate(data) if byte == 10]
+    for cut in sorted({0, 1, *lines[::5], *(i - 1 for i in lines[::5]), *cuts.sample(range(len(data)), 23)}):
+        journal.write_bytes(data[:cut])
+        assert settings(search(hill, trials=7, seed=5, journal=journal)) == whole, cut
+        assert settings(search(hill, trials=7, seed=5, journal=journal)) == whole, cut
+
+
+@pytest.mark.parametrize("damage", [b'{"op_code": 5, "tr\n', b"\0\0\0\n", b"[]\n", b"7\n", b"\xff\n", b"\n"])
+def test_a_damaged_line_of_a_journal_is_named_and_the_file_left_alone(damage, tmp_path):
+    journal = tmp_path / "study.journal"
+    list(search(hill, trials=3, seed=5, journal=journal))
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(before := b"".join([*lines[:4], damage, *lines[4:]]))
+    with pytest.raises(ValueError, match=rf"line 5 of {len(lines) + 1} of .*study.journal is damaged.*head -n 4"):
+        list(search(hill, trials=5, seed=5, journal=journal))
+    assert journal.read_bytes() == before
