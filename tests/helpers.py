@@ -1,4 +1,9 @@
-"""Small models and data for the tests: prime sizes, so that no two dimensions can be mistaken for each other."""
+"""Small models and data for the tests: prime sizes, so that no two dimensions can be mistaken for each other.
+
+And words on what a test found: the error of a call, the end of another process.
+"""
+
+import subprocess
 
 import torch
 from torch import nn
@@ -37,3 +42,17 @@ def batches(count: int = 2, n: int = N, seed: int = 0) -> list[tuple[torch.Tenso
     """A loader in the simplest form: a list of (x (n, 3, 5, 5), y (n,))."""
     g = torch.Generator().manual_seed(seed)
     return [(torch.randn(n, 3, 5, 5, generator=g), torch.randint(K, (n,), generator=g)) for _ in range(count)]
+
+
+def message(work) -> str:
+    """The error that ``work()`` raises"""
+    try:
+        work()
+    except (ValueError, MemoryError) as error:
+        return str(error)
+    return "no error"
+
+
+def said(done: subprocess.CompletedProcess) -> str:
+    """A process that ended -> how, and what it wrote: the words of an assertion on it"""
+    return f"exit status {done.returncode}\n--- stdout ---\n{done.stdout}\n--- stderr ---\n{done.stderr}"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import parallel_worker as worker
 import torch
-from helpers import D, K, plain_model
+from helpers import D, K, message, plain_model
 from torch import nn
 
 from sftlib import checkpoints, training
@@ -85,9 +85,9 @@ def refused(group, folder):
     """The call that every worker must make, made by one; and workers that go on from two different places"""
     model, optimizer, records = going(group, plain_model, 0)
     record = next(records)
-    alone = worker.message(lambda: checkpoints.save_checkpoint(folder / "no.pt", model, optimizer, step=record))
+    alone = message(lambda: checkpoints.save_checkpoint(folder / "no.pt", model, optimizer, step=record))
     *_, records = going(group, with_dropout, 0, folder / f"{STOPS[group.rank]}.pt")
-    return alone, worker.message(lambda: next(records))
+    return alone, message(lambda: next(records))
 
 
 class Full(nn.Module):
@@ -116,7 +116,7 @@ def run_out_of_memory(group, path):
 
 def main(folder: Path):
     torch.set_num_threads(1)
-    with workers(timeout_s=30) as group:
+    with workers(timeout_s=worker.TIMEOUT_S) as group:
         found = {"whole": whole(group), "whole in parts": whole(group, 3)}
         for place in (*STOPS, "epoch 1"):
             found[place] = stopped_and_resumed(group, folder / f"{place}.pt", place)

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import torch
-from helpers import D, K, plain_model
+from helpers import D, K, message, plain_model
 from torch import nn
 
 from sftlib import training
@@ -21,6 +21,7 @@ from sftlib.training import Epoch, Step
 N, BATCH, EPOCHS = 22, 7, 3  # batches of 7, 7, 7 and 1: slices of 3 and 4, at last of 0 and 1
 SIDE = 5
 DIES_AT, EXIT_CODE = 6, 7
+TIMEOUT_S = 120  # for a worker that starts later than the other, on a machine with much else to do
 BF16 = Precision(torch.bfloat16, channels_last=True)
 
 
@@ -179,15 +180,6 @@ def resumed(group: Group, path: Path):
     return result(model, fit(model, Shards(data, group), optimizer, resume=found, **SETTINGS))
 
 
-def message(work):
-    """The error that ``work()`` raises"""
-    try:
-        work()
-    except (ValueError, MemoryError) as error:
-        return str(error)
-    return "no error"
-
-
 class NoRoom(nn.Module):
     """A backbone for which more than one example is too many"""
 
@@ -229,7 +221,7 @@ def die(group: Group, path: Path):
 
 def main(folder: Path):
     torch.set_num_threads(1)
-    with workers(timeout_s=30) as group:
+    with workers(timeout_s=TIMEOUT_S) as group:
         found = {name: run(name, group) for name in RUNS}
         found["files"] = from_files(group)
         found["resumed"] = resumed(group, folder / "resumed.pt")

@@ -1,15 +1,19 @@
 """The workers of a run, and sums over them."""
 
 import contextlib
+import gc
 import os
 import sys
 import traceback
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import NoReturn, Protocol
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn.functional  # noqa: F401, early: its default arguments keep the group that exists by then
 from torch import Tensor
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
@@ -30,11 +34,28 @@ class Group:
         return self.rank == 0
 
 
+class Member(Protocol):
+    """What exchanges numbers through the group, and lets go of it when the workers part."""
+
+    def leave(self) -> None:
+        """Exchange nothing any more."""
+
+
+_members: weakref.WeakSet[Member] = weakref.WeakSet()  # of this process, whose group is torch's one default group
+
+
+def enlist(member: Member) -> None:
+    """Have ``member.leave()`` called when the workers part, if it lives by then"""
+    _members.add(member)
+
+
 @contextlib.contextmanager
 def workers(*, timeout_s: float = 300.0) -> Iterator[Group]:
     """The group that torchrun started, NCCL between GPUs, else Gloo; without torchrun a group of one.
 
-    A worker that waits longer than ``timeout_s`` for another ends with an error, and torchrun ends the rest.
+    A worker that waits longer than ``timeout_s`` for another ends with an error, and torchrun ends the rest. An error
+    within ends the process at once, as Ctrl-C does, or ``sys.exit`` with another code than 0. After an ordinary end the
+    group is gone: a ``Parallel`` still predicts, but it trains no more.
     """
     if not dist.is_torchelastic_launched():
         yield Group(0, 1, runtime.device())
@@ -46,9 +67,14 @@ def workers(*, timeout_s: float = 300.0) -> Iterator[Group]:
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(seconds=timeout_s))
     try:
         yield Group(dist.get_rank(), dist.get_world_size(), device)
-    except Exception as error:
+    except SystemExit as error:
+        if error.code:
+            _end_at_once(error)
+        _part()
+        raise
+    except (Exception, KeyboardInterrupt) as error:
         _end_at_once(error)
-    dist.destroy_process_group()
+    _part()
 
 
 @contextlib.contextmanager
@@ -71,16 +97,36 @@ def _lost_contact(error: RuntimeError) -> bool:
     return isinstance(error, dist.DistError) or any(word in str(error).lower() for word in words)
 
 
-def _end_at_once(error: Exception) -> None:
+def _part() -> None:
+    """End the group, and Gloo's threads with it.
+
+    They would outlive the group as long as anything refers to it, and one that lets go of a tensor while Python ends
+    takes the process with it ("terminate called without an active exception"). When the last reference goes they have
+    done their work and are waited for.
+    """
+    for member in list(_members):
+        member.leave()
+    gc.collect()  # what refers to itself as well
+    dist.destroy_process_group()
+
+
+def _end_at_once(error: BaseException) -> NoReturn:
     """Print the error, tell torchrun of it, and end this process.
 
-    An ordinary end would wait in Gloo for the others, who wait for this worker, until the timeout is over.
+    An ordinary end would wait in Gloo for the others, who wait for this worker, until the timeout is over. Nothing may
+    come in between, such as an error of writing where nobody reads any more (stdout into a pipe that is closed).
     """
-    traceback.print_exception(error)
-    get_error_handler().record_exception(error)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(1)
+    code = error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1
+    steps = (
+        lambda: traceback.print_exception(error),
+        lambda: get_error_handler().record_exception(error),
+        sys.stdout.flush,
+        sys.stderr.flush,
+    )
+    for step in steps:
+        with contextlib.suppress(BaseException):
+            step()
+    os._exit(code)
 
 
 def _own_gpu() -> int:

@@ -57,6 +57,7 @@ def fit(
 def _check(model: Parallel, task_loss, feature_loss) -> None:
     if not isinstance(model, Parallel):
         raise ValueError(f"got a {type(model).__name__}; expected Parallel(model, group)")
+    model.require_workers()
     if isinstance(feature_loss, nn.Module) and feature_loss.state_dict():
         raise ValueError(
             f"got {type(feature_loss).__name__} as feature_loss; its state would differ from worker to worker: pass "

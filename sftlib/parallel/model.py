@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from sftlib.model import Model
-from sftlib.parallel.group import Group
+from sftlib.parallel.group import Group, enlist
 from sftlib.runtime import FLOAT32, Precision
 
 
@@ -57,13 +57,32 @@ class Parallel(Model):
             _refuse_batch_statistics(self, group)
             cut = DistributedDataParallel(cut, gradient_as_bucket_view=True)
             cut.broadcast_buffers = False  # equal from the start, and no BatchNorm moves them
+            enlist(self)
         self._cut = (cut,)  # in a tuple, so that its names stay out of the state and of the checkpoints
         self._weight = self._weight_of_slice = None  # () of the slice that is computed in parts; else None
+
+    def __setstate__(self, state: dict) -> None:
+        """Of a copy, whose DDP is another one."""
+        super().__setstate__(state)
+        if self.exchanges:
+            enlist(self)
 
     @property
     def exchanges(self) -> bool:
         """Whether other workers take part in every batch, and wait for this one"""
-        return isinstance(self._cut[0], DistributedDataParallel)
+        return not isinstance(self._cut[0], _Cut)
+
+    def leave(self) -> None:
+        """Let go of DDP, and with it of the group. From then on the model predicts, as the ``Model`` it is."""
+        self._cut = (None,)
+
+    def require_workers(self) -> None:
+        """ValueError once the workers have parted: each would train on its own rows alone, without a word."""
+        if self._cut[0] is None:
+            raise ValueError(
+                "got a Parallel whose workers have parted; expected its training within `with workers()`. To go on in "
+                "one process train Model(model.backbone, model.head), which is in this worker what it is in all"
+            )
 
     @contextlib.contextmanager
     def part(self, k: int, count: int, n: int) -> Iterator[None]:
@@ -83,6 +102,7 @@ class Parallel(Model):
 
     def cut(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x (n, …), this worker's slice -> z (n, D), logits (n, K); n may be 0"""
+        self.require_workers()
         n = len(x)
         weight = self._weight_of(n) if self._weight is None else self._weight
         if n == 0:  # take part in the exchange all the same, with a picture that counts for nothing
