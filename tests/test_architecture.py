@@ -139,6 +139,29 @@ def test_imports_have_no_cycle():
     assert all(order.index(name) < order.index(module) for module, names in EDGES.items() for name in names)
 
 
+# ---------------------------------------------------------------------------------------------- other processes
+
+
+def wordless(source):
+    """Python source -> lines of assertions on another process that would not say what it wrote"""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Assert) and node.msg is None:
+            names = {part.attr for part in ast.walk(node.test) if isinstance(part, ast.Attribute)}
+            if names & {"returncode", "stdout", "stderr"}:
+                yield node.lineno
+
+
+@pytest.mark.parametrize("folder", ["tests", "tools", "benchmarks", "notebooks/src"])
+def test_an_assertion_on_another_process_says_what_it_wrote(folder):
+    paths = list((ROOT / folder).rglob("*.py"))
+    assert paths and {p.name: lines for p in paths if (lines := [*wordless(p.read_text(encoding="utf-8"))])} == {}
+
+
+def test_an_assertion_without_words_is_seen():
+    source = "assert a.returncode == 0\nassert x and 'b' in a.stderr\nassert a.stdout, a.stderr\nassert b.code"
+    assert list(wordless(source)) == [1, 2]
+
+
 # ------------------------------------------------------------------------------------------- what no file may hold
 
 # In pieces, so that this file does not hold them
@@ -159,7 +182,9 @@ PICTURE = re.compile(r'"image/[a-z+]+": "[^"]*"')
 def tracked():
     """The text files under version control; of a copy without git, those of the project's own folders."""
     if shutil.which("git") and (ROOT / ".git").exists():
-        listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, encoding="utf-8")
+        listed = subprocess.run(
+            ["git", "ls-files", "-z"], cwd=ROOT, stdout=subprocess.PIPE, check=True, encoding="utf-8"
+        )
         paths = [ROOT / name for name in listed.stdout.split("\0") if name]
     else:
         folders = ("sftlib", "tests", "tools", "notebooks", "benchmarks", "data")

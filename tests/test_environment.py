@@ -12,6 +12,7 @@ import tomllib
 
 import pytest
 import yaml
+from helpers import said
 from lab_course import HERE, modules  # noqa: F401
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
@@ -153,5 +154,5 @@ def test_condas_pip_lines_resolve_to_what_is_installed(modules, tmp_path):
     (tmp_path / "pip.txt").write_text("\n".join(conda()[1]), encoding="utf-8")
     command = resolver(modules[2]) + ["--no-index", "--no-build-isolation", "--requirement", "pip.txt"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stdout + done.stderr  # no index: a package that is not installed is an error
-    assert "sftlib" in done.stdout + done.stderr
+    assert done.returncode == 0, said(done)  # no index: a package that is not installed is an error
+    assert "sftlib" in done.stdout + done.stderr, said(done)

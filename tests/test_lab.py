@@ -12,6 +12,7 @@ import sys
 from pathlib import PurePosixPath
 
 import pytest
+from helpers import said
 from lab_course import HERE, course, modules  # noqa: F401
 
 # ---------------------------------------------------------------- working copies
@@ -151,7 +152,7 @@ def test_the_script_says_its_help_as_a_program():
     done = subprocess.run(
         [sys.executable, "-I", "-S", str(HERE / "lab.py"), "--help"], capture_output=True, text=True, timeout=60
     )
-    assert done.returncode == 0 and "python lab.py reset 02" in done.stdout
+    assert done.returncode == 0 and "python lab.py reset 02" in done.stdout, said(done)
 
 
 # ---------------------------------------------------------------- what my/ holds

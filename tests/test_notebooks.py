@@ -15,6 +15,7 @@ import matplotlib.pyplot as plt
 import nbformat
 import pytest
 import torch
+from helpers import said
 
 from sftlib import checks
 from tools import kernel, new_notebook, notebooks
@@ -548,8 +549,7 @@ def outcomes(folder):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, encoding="utf-8", timeout=120)
     summary = re.findall(r"^(PASSED|FAILED|ERROR) (?:.*/)?(\S+::Cell \d+)", done.stdout, re.M)
-    assert len(summary) == 7 + 3 + 2, done.stdout + done.stderr
-    assert not [cell for what, cell in summary if what == "ERROR"]
+    assert len(summary) == 7 + 3 + 2 and "ERROR" not in [what for what, _ in summary], said(done)
     return {cell for what, cell in summary if what == "FAILED"}
 
 

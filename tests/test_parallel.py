@@ -13,7 +13,7 @@ import parallel_worker as worker
 import pytest
 import torch
 import torch.distributed as dist
-from helpers import plain_model
+from helpers import plain_model, said
 from launching import ALONE, CLOSE, SAME, assert_same_state, torchrun
 from PIL import Image
 
@@ -29,13 +29,13 @@ ROOT = TESTS.parent
 @pytest.fixture(scope="module")
 def launched(tmp_path_factory):
     folder = tmp_path_factory.mktemp("workers")
-    return torchrun(TESTS / "parallel_worker.py", folder), folder
+    return torchrun(TESTS / "parallel_worker.py", folder, monitor_s=5), folder
 
 
 @pytest.fixture(scope="module")
 def found(launched):
     process, folder = launched
-    assert (folder / "1.pt").exists(), process.stderr
+    assert (folder / "1.pt").exists(), said(process)
     return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
 
 
@@ -194,10 +194,10 @@ def test_state_is_that_of_a_plain_model():
 
 def test_the_death_of_a_worker_ends_the_run_and_is_named(launched):
     process, _ = launched
-    assert process.returncode != 0
-    assert "worker 0 lost contact with another one after step" in process.stderr
-    assert "The last checkpoint is whole: start again from it" in process.stderr
-    assert re.search(r"rank +: 1 .*\n +exitcode +: 7", process.stderr), process.stderr
+    assert process.returncode != 0, said(process)
+    assert "worker 0 lost contact with another one after step" in process.stderr, said(process)
+    assert "The last checkpoint is whole: start again from it" in process.stderr, said(process)
+    assert re.search(r"rank +: 1 .*\n +exitcode +: 7", process.stderr), said(process)
 
 
 def test_an_error_ends_its_worker_at_once_without_waiting_for_the_others(monkeypatch, capsys):
@@ -221,7 +221,7 @@ def test_an_error_ends_its_worker_at_once_without_waiting_for_the_others(monkeyp
 
 
 def test_no_worker_warned(launched):
-    assert "warning" not in launched[0].stderr.lower(), launched[0].stderr
+    assert "warning" not in launched[0].stderr.lower(), said(launched[0])
 
 
 def test_the_last_checkpoint_outlives_a_worker(launched):
@@ -275,10 +275,10 @@ def of_two(pictures, tmp_path_factory):
 
 def test_the_script_gives_one_process_and_two_workers_the_same_log(pictures, of_two, tmp_path):
     process, folder = of_two
-    assert process.returncode == 0, process.stderr
-    assert "warning" not in process.stderr.lower(), process.stderr
-    assert process.stdout.count("epoch 1/2") == process.stdout.count("epoch 2/2") == 1  # one log
-    assert "2 worker(s), cpu" in process.stdout
+    assert process.returncode == 0, said(process)
+    assert "warning" not in process.stderr.lower(), said(process)
+    lines = ("epoch 1/2", "epoch 2/2", "2 worker(s), cpu")
+    assert [process.stdout.count(line) for line in lines] == [1, 1, 1], said(process)  # one log
     script().main([str(pictures), "--out", str(tmp_path), *WORDS, "--micro-batch", "2"])
     two, one = logged(folder), logged(tmp_path)
     assert [row["train_n"] for row in two] == [11, 11] and [row["val_n"] for row in two] == [7, 7]
@@ -292,9 +292,9 @@ def test_a_worker_killed_within_an_epoch_and_started_again_leaves_the_same_to_th
     words = [pictures, "--out", tmp_path, *WORDS, "--checkpoint-every", 1, "--resume"]
     own_port = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
     process = torchrun("--max-restarts=1", TESTS / "killed_worker.py", *words, **own_port)
-    assert process.returncode == 0, process.stderr
-    assert process.stdout.count("2 worker(s), cpu") == 2  # two lives
-    assert "goes on after epoch 1 and 1 of 3 batches" in process.stdout
+    assert process.returncode == 0, said(process)
+    assert process.stdout.count("2 worker(s), cpu") == 2, said(process)  # two lives
+    assert "goes on after epoch 1 and 1 of 3 batches" in process.stdout, said(process)
     assert logged(tmp_path) == logged(of_two[1])
     ends = [torch.load(path / "last.pt") for path in (tmp_path, of_two[1])]
     assert_same_state(*(end["model"] for end in ends), **SAME)

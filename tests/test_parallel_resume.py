@@ -10,7 +10,7 @@ import parallel_resume_worker as worker
 import parallel_worker
 import pytest
 import torch
-from helpers import batches, plain_model
+from helpers import batches, plain_model, said
 from launching import ALONE, CLOSE, SAME, assert_same_state, torchrun
 
 from sftlib import checkpoints, training
@@ -29,7 +29,7 @@ def launched(tmp_path_factory):
 @pytest.fixture(scope="module")
 def found(launched):
     process, folder = launched
-    assert (folder / "1.pt").exists(), process.stderr
+    assert (folder / "1.pt").exists(), said(process)
     return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
 
 
@@ -150,10 +150,11 @@ def test_a_run_whose_loader_did_not_say_where_it_was_is_refused(tmp_path):
 
 def test_memory_that_runs_out_in_one_worker_ends_the_run_with_what_to_pass(launched):
     process, folder = launched
-    assert process.returncode != 0
-    assert re.search(r"MemoryError: memory did not suffice for 4 examples .* micro_batch=2 or less", process.stderr)
+    assert process.returncode != 0, said(process)
+    words = r"MemoryError: memory did not suffice for 4 examples .* micro_batch=2 or less"
+    assert re.search(words, process.stderr), said(process)
     assert load_checkpoint(folder / "memory.pt", *model_that_fits()).progress["batch"] == worker.OUT_AT - 4
-    assert "warning" not in process.stderr.lower(), process.stderr
+    assert "warning" not in process.stderr.lower(), said(process)
 
 
 def test_a_worker_that_waits_in_save_checkpoint_for_one_that_is_gone_says_so(tmp_path, monkeypatch):

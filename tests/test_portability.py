@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from helpers import said
 from launching import AT_A_FILE, BY_TCP, torchrun
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,14 +32,15 @@ def ruff(*words):
 @pytest.mark.parametrize("words", [("check", "--output-format=concise"), ("format", "--check")], ids=lambda w: w[0])
 def test_ruff_finds_nothing(words):
     done = ruff(*words, "--no-cache", ".")
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == 0, said(done)
 
 
 @pytest.mark.parametrize("call", ["open('a'{})", "open('a', 'w'{})", "open('a', mode='a'{})"])
 def test_ruff_finds_text_in_the_encoding_of_the_system(tmp_path, call):
     for encoding, found in (("", 1), (", encoding='utf-8'", 0)):
         (tmp_path / "a.py").write_text(call.format(encoding) + "\n", encoding="utf-8")
-        assert ruff("check", "--no-cache", f"--config={ROOT / 'pyproject.toml'}", str(tmp_path)).returncode == found
+        done = ruff("check", "--no-cache", f"--config={ROOT / 'pyproject.toml'}", str(tmp_path))
+        assert done.returncode == found, said(done)
 
 
 def test_every_file_can_be_put_on_windows_and_macos():
@@ -87,4 +89,4 @@ def test_without_libuv_workers_meet_at_a_file(tmp_path, meeting, meet):
     variables = {"PYTHONPATH": str(tmp_path), "USE_LIBUV": "0"}  # Windows' own default, in the workers alone
     done = torchrun(tmp_path / "worker.py", tmp_path, meeting=meeting, **variables)
     results = [(tmp_path / str(rank)).read_text(encoding="utf-8") for rank in (0, 1) if (tmp_path / str(rank)).exists()]
-    assert (done.returncode == 0, results) == (meet, ["7.0", "7.0"] if meet else []), done.stderr
+    assert (done.returncode == 0, results) == (meet, ["7.0", "7.0"] if meet else []), said(done)

@@ -57,11 +57,13 @@ def uninterrupted():
 def killed_when(path, line_wanted, *mode):
     """Start the run in another process and kill it as soon as it says so."""
     command = [sys.executable, str(Path(__file__).with_name("killed_run.py")), str(path), *mode]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
-        said = next((line for line in child.stdout if line.strip() == line_wanted), None)
-        child.kill()  # SIGKILL: nothing is tidied up
-    assert said is not None
-    assert child.returncode != 0
+    with open(path.parent.with_suffix(".errors"), "w+", encoding="utf-8") as errors:
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": errors}
+        with subprocess.Popen(command, text=True, **pipes) as child:
+            reached = any(line.strip() == line_wanted for line in child.stdout)
+            child.kill()  # SIGKILL: nothing is tidied up
+        errors.seek(0)
+        assert reached and child.returncode != 0, errors.read()
 
 
 def test_killed_at_a_random_moment_and_again_while_writing_the_run_ends_to_the_bit_as_the_uninterrupted(

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from helpers import said
 from torch import nn
 
 from sftlib import runtime
@@ -148,8 +149,7 @@ def test_steps_get_their_memory_from_the_process_unless_the_user_steers_glibc(ru
     faults = []
     for variable in ({}, {"MALLOC_TOP_PAD_": "131072"}):  # glibc's own default
         env = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")} | variable
-        out = subprocess.run(
-            [sys.executable, "-c", FAULTS.format(run=run)], env=env, text=True, capture_output=True, check=True
-        )
-        faults.append(int(out.stdout))
+        done = subprocess.run([sys.executable, "-c", FAULTS.format(run=run)], env=env, text=True, capture_output=True)
+        assert done.returncode == 0, said(done)
+        faults.append(int(done.stdout))
     assert 10 * faults[0] < faults[1]
