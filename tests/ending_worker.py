@@ -41,6 +41,15 @@ ENDS = {
 }
 
 
+def fail(model):
+    """An error within DDP whose traceback refers to it, and which a frame of that refers to: a ring"""
+    try:
+        model.cut(torch.zeros(2, 1))
+    except RuntimeError as error:
+        ring = error
+        return str(ring)
+
+
 def report(folder, rank, before, model, data, optimizer):
     """What holds after the workers have parted"""
     model.eval()
@@ -64,6 +73,6 @@ if __name__ == "__main__":
         another, optimizer = copy.deepcopy(model), worker.sgd(model)
         data = Shards(worker.batches(), group)
         records = fit(model, data, optimizer, epochs=1)
-        kept = [next(records), another]  # of a run that is not at its end
+        kept = [next(records), another, fail(model)]  # of a run that is not at its end
         atexit.register(report, folder, group.rank, threads(), model, data, optimizer)
         ENDS[end]()
