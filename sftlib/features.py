@@ -1,6 +1,7 @@
 """Features z = f(x) computed once and kept: what can be learned and measured on them without running f again."""
 
 import math
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -32,11 +33,20 @@ def extract(
 ) -> tuple[Tensor, Tensor]:
     """batches of (x (N, …), y (N,)) -> (features (N, D), labels (N,)), float32 and integer on the CPU
 
+    Rows come in the order of the loader's epoch: a shuffling one gives them in another order than `split.names`. From
+    one that augments or draws with repetition they are features of what it drew, with a warning.
+
     stage: features are the maps that leave this stage of a `Backbone` ((N, C, H, W), large) instead of z.
     precision: a `sftlib.runtime.Precision`; None is float32. f runs in eval mode, and each of its modules
     returns to the mode it was in.
     """
     keep_freed_memory()
+    if getattr(loader, "redraws", False):
+        warnings.warn(
+            "extract: the loader gives augmented pictures, or some of them repeatedly, so the rows are no features of "
+            "its split's pictures, one each: take a loader without augment and weights for those",
+            stacklevel=2,
+        )
     f = backbone if stage is None else partial(backbone.lower, stage=stage)
     device = next((p.device for p in backbone.parameters()), torch.device("cpu"))
     with eval_mode(backbone), torch.inference_mode():

@@ -231,6 +231,15 @@ def numpy_squeezenet(arrays: dict, x: np.ndarray) -> np.ndarray:
     return conv(h, "conv10").mean((1, 2))
 
 
+def test_arrays_of_numpy_are_preprocessed_as_tensors_are():
+    preprocess = BACKBONES["squeezenet1_1"].preprocess.at(37)
+    some = pictures(5, 3, 41, 47)
+    mirrored = some.numpy()[..., ::-1]
+    mirrored.flags.writeable = False
+    assert torch.equal(preprocess(mirrored), preprocess(some.flip(-1)))
+    assert torch.equal(preprocess(some[2].numpy()), preprocess(some)[2:3])
+
+
 @pytest.mark.parametrize("size", [64, 79])  # at 79 the poolings do not divide: Caffe rounds up
 def test_squeezenet_equals_a_numpy_implementation(squeezenet, photographs, size):
     bytes_ = reading.verified_bytes(*SQUEEZENET_FILE)
@@ -506,7 +515,9 @@ def test_preprocess_leaves_the_pictures_alone():
 
 @pytest.mark.parametrize("bad,message", [
     (torch.rand(2, 3, 37, 37), "float32.*uint8"),
-    (np.zeros((37, 37, 3), dtype=np.uint8), "ndarray.*uint8"),
+    (np.zeros((37, 37, 3), dtype=np.uint8), r"\(37, 37, 3\).*channels first"),
+    (np.zeros((3, 37, 37), dtype=np.float32), "float32.*uint8"),
+    ([[[0]]], "list.*uint8"),
     (torch.zeros(2, 37, 41, 3, dtype=torch.uint8), r"\(2, 37, 41, 3\).*channels first"),
     (torch.zeros(37, 41, dtype=torch.uint8), r"\(37, 41\)"),
     (torch.zeros(2, 1, 37, 41, dtype=torch.uint8), "expand"),

@@ -2,7 +2,9 @@
 
 import copy
 import pickle
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import Dataset, Subset
@@ -10,8 +12,9 @@ from torchvision.transforms.v2 import RandomResizedCrop
 from torchvision.transforms.v2 import functional as tv
 
 from sftlib.datasets import PictureSplit, Splits, loader, stratified_split
+from sftlib.datasets.ahead import ahead
 from sftlib.datasets.augment import Chain, Crop, flip, flip_vertical, resized_boxes, rotate
-from sftlib.datasets.splits import take
+from sftlib.datasets.splits import Examples, take
 
 AUGMENTATIONS = (flip, flip_vertical, rotate, Crop(13), Chain((Crop(17), flip, rotate)))
 
@@ -383,3 +386,156 @@ def test_augmentations_survive_pickling_and_copying(augment):
 def test_impossible_crops_are_refused(settings):
     with pytest.raises(ValueError, match="rising pairs"):
         Crop(**{"size": 5, **settings})
+
+
+# --- what a split may be ---------------------------------------------------------------------------------------
+
+
+def test_arrays_of_numpy_become_a_split():
+    pictures, labels = pictures_of(7), torch.arange(7) % 3
+    split = PictureSplit(pictures.numpy()[:, :, ::-1].copy()[:, :, ::-1], labels.numpy(), [f"{i}" for i in range(7)])
+    assert torch.equal(split.pictures, pictures) and torch.equal(split.labels, labels) and split.names[6] == "6"
+    part = split.subset(np.array([5, 2]))
+    assert torch.equal(part.pictures, pictures[[5, 2]]) and part.names == ("5", "2")
+
+
+@pytest.mark.parametrize(
+    "pictures, labels, names, words",
+    [
+        (pictures_of(7), torch.arange(5), ("",) * 7, "7 pictures, 5 labels, 7 names"),
+        (pictures_of(7), torch.arange(11), ("",) * 7, "7 pictures, 11 labels, 7 names"),
+        (pictures_of(7), torch.arange(7), ("",) * 3, "7 pictures, 7 labels, 3 names"),
+        (pictures_of(7).float(), torch.arange(7), ("",) * 7, "torch.float32"),
+        (pictures_of(7).movedim(1, 3), torch.arange(7), ("",) * 7, "channels first"),
+        (pictures_of(7, channels=1), torch.arange(7), ("",) * 7, "grey"),
+    ],
+)
+def test_columns_that_do_not_fit_are_refused(pictures, labels, names, words):
+    with pytest.raises(ValueError, match=f"{words}.*|.*expected.*{words}"):
+        PictureSplit(pictures, labels, names)
+
+
+@pytest.mark.parametrize("rows", [[0, 11], [-1], torch.ones(11) > 0, [0.5], [[1, 2]]])
+def test_rows_that_are_none_are_refused(rows):
+    with pytest.raises(ValueError, match="rows"):
+        numbered_split(11).subset(rows)
+
+
+def test_class_names_are_no_split():
+    part = numbered_split(5)
+    with pytest.raises(ValueError, match="got test=.*three splits"):
+        Splits(part, part, ("a", "b"), ())
+
+
+def test_a_subset_of_any_dataset_is_a_split_of_it():
+    split = Examples(OneByOne(numbered_split(11))).subset([7, 2])
+    assert (
+        len(split) == 2 and split[0][0].unique().tolist() == [7] and split.batch(torch.tensor([1]))[1].tolist() == [2]
+    )
+
+
+@pytest.mark.parametrize("example", ["x", (1, 2, 3), ("picture", 1), (torch.zeros(3, 5, 5), "cat"), None])
+def test_a_dataset_of_something_else_is_named(example):
+    class Odd(Dataset):
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, i):
+            return example
+
+    with pytest.raises(ValueError, match="row 0.*expected \\(picture"):
+        next(iter(loader(Odd(), torch.Tensor.float)))
+
+
+@pytest.mark.parametrize(
+    "preprocess", [lambda p: p[0].float(), lambda p: p.float().tolist(), lambda p: p.float().mean()]
+)
+@pytest.mark.parametrize("kind", [lambda s: s, OneByOne])
+def test_a_preprocess_that_loses_the_batch_is_named(preprocess, kind):
+    with pytest.raises(ValueError, match="from preprocess for"):
+        next(iter(loader(kind(numbered_split(5)), preprocess, batch_size=5)))
+
+
+# --- drawn by weight -------------------------------------------------------------------------------------------
+
+
+def test_rows_are_drawn_by_their_weights_with_repetition():
+    weights = torch.tensor([0.0, 1, 2, 5, 0, 3, 0])
+    batches = loader(numbered_split(7), torch.Tensor.float, batch_size=3, weights=weights, generator=seeded())
+    epochs = [seen(batches) for _ in range(999)]
+    assert all(len(epoch) == 7 for epoch in epochs) and any(len(set(epoch)) < 5 for epoch in epochs)
+    counts = torch.tensor([row for epoch in epochs for row in epoch]).bincount(minlength=7).double()
+    expected = 999 * 7 * weights.double() / weights.sum()
+    assert (counts[weights == 0] == 0).all()
+    chi_squared = ((counts - expected)[weights > 0].square() / expected[weights > 0]).sum()
+    assert chi_squared < 16.3  # 0.999 of a chi-squared with 3 degrees of freedom
+
+
+def test_classes_come_equally_often_with_the_weights_of_the_docstring():
+    labels = torch.tensor([0] * 29 + [1] * 2)
+    split = PictureSplit(pictures_of(31), labels, ("",) * 31)
+    weights = 1 / labels.bincount()[labels]
+    batches = loader(split, torch.Tensor.float, batch_size=31, weights=weights.numpy(), generator=seeded())
+    share = torch.cat([y for _ in range(97) for _, y in batches]).double().mean()
+    assert abs(share - 0.5) < 0.05  # 5 standard deviations
+
+
+@pytest.mark.parametrize("used", [0, 1, 2])
+def test_draws_by_weight_go_on_within_an_epoch(used):
+    make = lambda seed, w: loader(  # noqa: E731
+        numbered_split(13), torch.Tensor.float, batch_size=4, weights=w, augment=Crop(3), generator=seeded(seed)
+    )
+    weights = torch.arange(13.0)
+    whole, resumed = make(7, weights), make(8, weights)
+    list(whole)
+    going = iter(whole)
+    for _ in range(used):
+        next(going)
+    resumed.load_state_dict(whole.state_dict())
+    assert seen(resumed) == seen(going) and seen(resumed) == seen(whole)
+    for other in (weights.flip(0), None):
+        with pytest.raises(ValueError, match="loader with weights="):
+            make(7, other).load_state_dict(whole.state_dict())
+
+
+@pytest.mark.parametrize("weights", [[1.0] * 4, [-1.0] + [1] * 4, [0.0] * 5, [float("nan")] * 5, [], [[1.0] * 5], 3])
+def test_weights_that_cannot_be_drawn_by_are_refused(weights):
+    with pytest.raises(ValueError, match="weights.*expected one for each of the 5"):
+        loader(numbered_split(5), torch.Tensor.float, weights=weights)
+
+
+def test_the_place_of_other_examples_is_refused():
+    split = numbered_split(7)
+    state = loader(split, torch.Tensor.float).state_dict()
+    others = (
+        replace(split, labels=split.labels.flip(0)),
+        replace(split, names=tuple("abcdefg")),
+        replace(split, pictures=255 - split.pictures),
+    )
+    for other in others:
+        with pytest.raises(ValueError, match="loader with data="):
+            loader(other, torch.Tensor.float).load_state_dict(state)
+    loader(replace(split), torch.Tensor.float).load_state_dict(state)
+
+
+# --- work ahead of time ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("depth, budget, price", [(5, 10**9, 1), (100, 7, 2), (1, 10**9, 1), (100, 3, 7)])
+def test_no_more_is_ahead_than_depth_and_budget_allow(depth, budget, price):
+    begun = []
+    most = max(1, min(depth, budget // price))
+    for i, got in enumerate(
+        ahead(
+            lambda i: begun.append(i) or i * i, range(23), threads=3, depth=depth, cost=lambda i: price, budget=budget
+        )
+    ):
+        assert got == i * i and len(begun) <= i + 1 + most
+    assert sorted(begun) == list(range(23))
+
+
+def test_an_error_ahead_of_time_comes_at_its_turn():
+    work = ahead(lambda i: 1 // (5 - i), range(9), threads=2, depth=9, cost=lambda i: 1, budget=99)
+    assert [next(work) for _ in range(5)] == [0, 0, 0, 0, 1]
+    with pytest.raises(ZeroDivisionError):
+        next(work)

@@ -59,7 +59,9 @@ def test_details_lie_inside_their_photographs():
         assert 0 <= detail.left < detail.right <= W and 0 <= detail.top < detail.bottom <= H
 
 
-@pytest.mark.parametrize("wrong", [{"size": 0}, {"numbers": (3, 0, 3)}, {"numbers": (3, 3)}])
+@pytest.mark.parametrize(
+    "wrong", [{"size": 0}, {"size": 10**6}, {"size": 2.5}, {"numbers": (3, 0, 3)}, {"numbers": (3, 3)}]
+)
 def test_wrong_numbers_are_refused(wrong):
-    with pytest.raises(ValueError, match="expected size"):
+    with pytest.raises(ValueError, match="got size=.*expected"):
         photo_details.load(**wrong)

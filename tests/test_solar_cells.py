@@ -189,8 +189,12 @@ def test_the_package_is_read_without_running_it(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "settings", [{"task": "colour"}, {"size": 0}, {"size": 1.5}, {"types": "mono"}, {"types": ()}, {"types": ("x",)}]
-)
+    "settings",
+    [
+        {"task": "colour"}, {"size": 0}, {"size": 1.5}, {"size": 10**6}, {"types": "mono"}, {"types": ()},
+        {"types": ("x",)}, {"fractions": (0.8, 0.2)}, {"fractions": (0.25, 0.25, 0.25, 0.25)},
+    ],
+)  # fmt: skip
 def test_wrong_settings_are_refused(settings):
     with pytest.raises(ValueError, match="expected"):
         solar_cells.load(**{"size": SIZE, **settings})

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchvision.transforms import functional as TF
@@ -12,7 +13,7 @@ SMALLEST_SIDE = 32  # five halvings leave one position of a 32-pixel picture
 
 @dataclass(frozen=True)
 class Preprocess:
-    """pictures uint8 RGB (N, 3, H, W) or (3, H, W) -> x float32 (N, 3, S, S)
+    """pictures uint8 RGB (N, 3, H, W) or (3, H, W) -> x float32 (N, 3, S, S), for one picture (1, 3, S, S)
 
     The shorter side is resized to `resize` pixels and the middle square of `size` pixels is kept; then come the channel
     order and x = (pictures / scale - mean) / std per channel, with mean and std in the network's own channel order.
@@ -26,7 +27,7 @@ class Preprocess:
     bgr: bool = False
     interpolation: InterpolationMode = InterpolationMode.BILINEAR
 
-    def __call__(self, pictures: Tensor) -> Tensor:
+    def __call__(self, pictures: Tensor | np.ndarray) -> Tensor:
         return self.normalise(self.square(pictures))
 
     def square(self, pictures: Tensor) -> Tensor:
@@ -61,16 +62,19 @@ class Preprocess:
         return replace(self, size=size, resize=size)
 
 
-def _checked(pictures: Tensor) -> Tensor:
+def _checked(pictures: Tensor | np.ndarray) -> Tensor:
+    if isinstance(pictures, np.ndarray) and pictures.dtype == np.uint8:
+        pictures = torch.from_numpy(np.array(pictures, order="C"))
     if not isinstance(pictures, Tensor) or pictures.dtype != torch.uint8:
-        got = pictures.dtype if isinstance(pictures, Tensor) else type(pictures).__name__
+        got = pictures.dtype if isinstance(pictures, Tensor | np.ndarray) else type(pictures).__name__
         raise ValueError(
-            f"got {got}; expected a torch.uint8 tensor with values 0 to 255. Pass the pictures as they were decoded: "
-            "scaling and normalising are done here, and doing them twice is a common mistake"
+            f"got {got}; expected a torch.uint8 tensor with values 0 to 255, or such an array of NumPy. Pass the "
+            "pictures as they were decoded: scaling and normalising are done here, and doing them twice is a common "
+            "mistake"
         )
     if pictures.ndim not in (3, 4) or pictures.shape[-3] != 3 or 0 in pictures.shape:
         raise ValueError(
             f"got pictures of shape {tuple(pictures.shape)}; expected (N, 3, H, W) or (3, H, W) with channels first, "
-            "in RGB order (a grey picture: pictures.expand(-1, 3, -1, -1))"
+            "in RGB order (a grey picture: pictures.expand(-1, 3, -1, -1); channels last: pictures.movedim(-1, -3))"
         )
     return pictures if pictures.ndim == 4 else pictures[None]

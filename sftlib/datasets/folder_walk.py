@@ -215,7 +215,7 @@ def _folders(folder: Path, problems: Problems) -> list[Path]:
 
 
 def _leads_nowhere(path: Path) -> bool:
-    return path.is_symlink() and not os.path.exists(path)
+    return os.path.islink(path) and not os.path.exists(path)
 
 
 def _is_passed_over(path: Path) -> bool:

@@ -54,9 +54,9 @@ class Loader:
         return self._counted(batches)
 
     @property
-    def in_order(self) -> bool:
-        """Whether an epoch is the split: every row once, in its order, as it is"""
-        return not self.shuffle and self.weights is None and self.augment is None and not self.drop_last
+    def redraws(self) -> bool:
+        """Whether an epoch gives others than the examples of the split: augmented, or drawn with repetition"""
+        return self.augment is not None or self.weights is not None
 
     def state_dict(self) -> dict:
         """What the next batch depends on: the place in the epoch and the generator, as after the last batch given"""
@@ -192,7 +192,7 @@ def _weights(weights: Tensor | Sequence[float], n: int) -> Tensor:
 
 
 def _checked(x: Tensor, n: int) -> Tensor:
-    if not isinstance(x, Tensor) or len(x) != n:
+    if not isinstance(x, Tensor) or x.shape[:1] != (n,):
         got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
         raise ValueError(
             f"got {got} from preprocess for {n} picture(s), a batch ({n}, 3, H, W); expected a tensor ({n}, …)"

@@ -73,6 +73,11 @@ class Prefetch:
     def __len__(self) -> int:
         return len(self.loader)
 
+    @property
+    def redraws(self) -> bool:
+        """Whether an epoch gives others than the examples of the split: augmented, or drawn with repetition"""
+        return self.loader.redraws
+
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """-> (x (n, 3, H, W), y (n,)) on the device"""
         stream = None

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from sftlib.datasets.decode import decode, read_bytes
+from sftlib.datasets.decode import check_size, decode, read_bytes
 from sftlib.datasets.splits import PictureSplit, Splits
 
 
@@ -46,8 +46,9 @@ NOISE, CONTRAST, SPAN = 0.05, (0.4, 0.9), (36, 80)  # deviation and factors of t
 
 def load(*, size: int = 96, seed: int = 0, numbers: tuple[int, int, int] = (1000, 240, 480)) -> Splits:
     """-> Splits of (picture uint8 (3, size, size), label of 8), as many pictures as numbers says"""
-    if size < 1 or len(numbers) != 3 or min(numbers) < 1:
-        raise ValueError(f"got size={size}, numbers={numbers}; expected size ≥ 1 and three numbers of pictures ≥ 1")
+    check_size(size)
+    if size is None or len(numbers) != 3 or not all(type(n) is int and n >= 1 for n in numbers):
+        raise ValueError(f"got size={size}, numbers={numbers}; expected a side in pixels and three numbers ≥ 1")
     photos = {name: _photo(name) for name in ("china", "flower")}
     gen = Generator().manual_seed(seed)
     parts = [_split(photos, n, size, gen) for n in numbers]

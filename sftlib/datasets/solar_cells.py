@@ -18,11 +18,12 @@ from torch import Tensor
 
 from sftlib import runtime
 from sftlib.datasets.decode import decode, in_threads, read_bytes
-from sftlib.datasets.splits import PictureSplit, Splits, stratified_split
+from sftlib.datasets.splits import PictureSplit, Splits, check_three_fractions, stratified_split
 
 LABELS_SHA256 = "0abe6fe7700aea571717d7d7dfec005a47c6207b4cde26a4556b6807a115483d"
 PICTURES_SHA256 = "23ca267689338c754ae3cc3ef36005bdbbb96f3dbeb401031e3a5e46b0dad8d5"  # all files, in label order
 SIDE = 300  # pixels
+LARGEST_SIDE = 1024  # 2.75 GB for all
 TYPES = ("mono", "poly")
 TASKS = {"defect": ("functional", "defective"), "cell_type": TYPES}
 REMEDY = "install it again: pip install --force-reinstall --no-deps elpv-dataset==1.0.0.post1"
@@ -55,21 +56,25 @@ def load(
     every task, size and filter cuts along the same line, and no test picture ever turns up in a train split.
     """
     _check_arguments(task, size, types)
+    check_three_fractions(fractions)
     names, probabilities, kinds = _table()
     parts = stratified_split((probabilities * 3).round().long() * 2 + kinds, fractions, _generator(seed))
     keep = torch.isin(kinds, torch.tensor([TYPES.index(t) for t in types]))
     if certain_only:
         keep &= (probabilities == 0) | (probabilities == 1)
     labels = kinds if task == "cell_type" else (probabilities >= 0.5).long()
-    everything = Cells(_pictures(names, size or SIDE), labels, names, probabilities, kinds)
+    everything = Cells(_pictures(names, SIDE if size is None else int(size)), labels, names, probabilities, kinds)
     return Splits(*(everything.subset(rows[keep[rows]]) for rows in parts), TASKS[task])
 
 
 def _check_arguments(task: str, size: int | None, types: Sequence[str]) -> None:
     if task not in TASKS:
         raise ValueError(f"got task={task!r}; expected one of {', '.join(map(repr, TASKS))}")
-    if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
-        raise ValueError(f"got size={size!r}; expected the picture side in pixels, or None for {SIDE}")
+    whole = isinstance(size, int | np.integer) and not isinstance(size, bool)
+    if size is not None and not (whole and 1 <= size <= LARGEST_SIDE):
+        raise ValueError(
+            f"got size={size!r}; expected the picture side in pixels, 1 to {LARGEST_SIDE:,}, or None for {SIDE}"
+        )
     if isinstance(types, str) or not types or not set(types) <= set(TYPES):
         raise ValueError(f"got types={types!r}; expected some of {TYPES}, for example types=('mono',)")
 

@@ -143,11 +143,15 @@ def _example(example: object, i: int) -> tuple[Tensor, Tensor]:
     """What a dataset gave for i -> picture (3, h, w), label () or (…)"""
     try:
         picture, label = example
-        return _column(picture), torch.as_tensor(label)
+        picture, label = _column(picture), torch.as_tensor(label)
+        if isinstance(picture, Tensor) and picture.ndim == 3:
+            return picture, label
+        raise ValueError
     except (TypeError, ValueError, RuntimeError):
+        got = " ".join(repr(example).split())
         raise ValueError(
-            f"got {type(example).__name__} from the dataset's row {i}: {example!r:.80}; expected (picture uint8 "
-            "(3, h, w), label), tensors or arrays and a number: a transform in the dataset can bring it there"
+            f"got a {type(example).__name__} from the dataset's row {i}, {got:.60}; expected (picture uint8 (3, h, w), "
+            "label), tensors or arrays and a number: a transform in the dataset can bring it there"
         ) from None
 
 
@@ -176,7 +180,7 @@ def _rows_of(column: Tensor | tuple | int | None, rows: Tensor) -> Tensor | tupl
 
 def _column(values: Tensor | np.ndarray | Sequence[str]) -> Tensor | tuple:
     if isinstance(values, np.ndarray) and values.dtype.kind in "biuf":
-        return torch.tensor(values)
+        return torch.from_numpy(np.array(values, order="C"))
     return values if isinstance(values, Tensor) else tuple(values)
 
 

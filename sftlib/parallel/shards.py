@@ -30,6 +30,11 @@ class Shards:
     def __len__(self) -> int:
         return len(self.loader)
 
+    @property
+    def redraws(self) -> bool:
+        """Whether an epoch gives others than the examples of the split: augmented, or drawn with repetition"""
+        return self.loader.redraws
+
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """-> x (n, 3, H, W), y (n,)"""
         return iter(replace(self.loader, share=self._rows))
