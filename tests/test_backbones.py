@@ -23,7 +23,7 @@ from sftlib.backbones.folding import conv_norm_pairs
 
 LITES = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
 OFFLINE = ("squeezenet1_1", *LITES)
-TORCHVISIONS = tuple(name for name in BACKBONES if name not in OFFLINE)
+TORCHVISIONS = tuple(name for name, spec in BACKBONES.items() if spec.inputs == "pictures" and name not in OFFLINE)
 SMALL = ("resnet18", "regnet_y_400mf", "mobilenet_v2", "mobilenet_v3_large", "efficientnet_b0", "densenet121")
 
 
@@ -540,7 +540,8 @@ def test_vision_transformer_takes_its_published_size_only():
 
 
 def test_published_sizes():
-    sizes = {name: (spec.preprocess.resize, spec.input_size) for name, spec in BACKBONES.items()}
+    specs = {name: BACKBONES[name] for name in (*OFFLINE, *TORCHVISIONS)}
+    sizes = {name: (spec.preprocess.resize, spec.input_size) for name, spec in specs.items()}
     assert [sizes[name] for name in OFFLINE] == [(256, 224), (256, 224), (274, 240), (297, 260)]
     assert sizes["resnet50"] == (232, 224) and sizes["resnet50_v1"] == (256, 224)
 

@@ -1,4 +1,4 @@
-"""What is tuned and what is not: freezing, BatchNorm's modes, rates of groups, LoRA, averages of weights."""
+"""What is tuned and what is not: freezing, BatchNorm's modes, rates of groups, LoRA, averages, shared tensors."""
 
 from sftlib.adaptation.averaging import average, interpolate, recompute_batchnorm
 from sftlib.adaptation.batchnorm import (
@@ -18,6 +18,7 @@ from sftlib.adaptation.freezing import (
 )
 from sftlib.adaptation.groups import add_group, blocks, decay_matrices_only, geometric_rates, gradual, param_groups
 from sftlib.adaptation.lora import LoRA, merge_lora, unmerge_lora, wrap_lora
+from sftlib.adaptation.tying import shared_parameters, untie
 
 __all__ = [
     "LoRA",
@@ -35,6 +36,7 @@ __all__ = [
     "merge_lora",
     "param_groups",
     "recompute_batchnorm",
+    "shared_parameters",
     "train_biases_only",
     "train_only",
     "train_stats_frozen_affine",
@@ -42,5 +44,6 @@ __all__ = [
     "trainable",
     "unfreeze",
     "unmerge_lora",
+    "untie",
     "wrap_lora",
 ]

@@ -1,40 +1,16 @@
 """The table of pretrained extractors. Cards with origin and licence: data/README.md."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 import torchvision
 from torch import nn
 from torchvision.transforms.functional import InterpolationMode
 
-from sftlib.backbones import cuts
+from sftlib.backbones import cuts, minilm, smollm2, voice_lstm
 from sftlib.backbones.preprocessing import Preprocess
+from sftlib.backbones.spec import Spec
 from sftlib.backbones.weights import fill_lite, fill_squeezenet, fill_torchvision
-
-
-@dataclass(frozen=True)
-class Spec:
-    """One set of weights: what network it belongs to, where it comes from, what it was measured at."""
-
-    name: str
-    feature_dim: int
-    params: int  # of the whole published network, its own head included
-    top1: float  # ImageNet validation accuracy in [0, 1], at the published size
-    top1_source: str
-    weights: str
-    licence: str
-    offline: bool  # comes with the installed packages
-    has_batchnorm: bool
-    preprocess: Preprocess
-    build: Callable[[], nn.Module]  # the whole network with random weights
-    fill: Callable[[nn.Module], None]  # puts the published weights into it
-    cut: Callable[[nn.Module], cuts.Cut]
-    fixed_size: bool = False  # takes pictures of the published size only
-
-    @property
-    def input_size(self) -> int:
-        return self.preprocess.size
 
 
 def _squeezenet() -> Spec:
@@ -72,6 +48,7 @@ def _lite(i: int, size: int, resize: int, params: int, top1: float, file: str, s
     )  # fmt: skip
 
 
+# Of pictures: what an error about pictures may offer
 OFFLINE = {
     spec.name: spec
     for spec in (
@@ -124,7 +101,11 @@ def _torchvision(name: str, weights: str, feature_dim: int, cut: Callable[[nn.Mo
     )  # fmt: skip
 
 
-BACKBONES: dict[str, Spec] = {**OFFLINE, **{row[0]: _torchvision(*row) for row in _TORCHVISION}}
+BACKBONES: dict[str, Spec] = {
+    **OFFLINE,
+    **{row[0]: _torchvision(*row) for row in _TORCHVISION},
+    **{spec.name: spec for spec in (minilm.SPEC, smollm2.SPEC, voice_lstm.SPEC)},
+}
 
 # The 1,000 classes of ImageNet in their usual order, which every set of weights here was trained on.
 CLASSES: tuple[str, ...] = tuple(torchvision.models.SqueezeNet1_1_Weights.IMAGENET1K_V1.meta["categories"])

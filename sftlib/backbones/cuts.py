@@ -14,10 +14,10 @@ STAGES = ("stem", "stage1", "stage2", "stage3", "stage4", "pool")
 
 @dataclass(frozen=True)
 class Cut:
-    """f in stages, the published head, and the stage whose output that head takes: z, or the map below it."""
+    """f in stages, the published head if there is one, and the stage whose output it takes: z, or the map below it."""
 
     stages: dict[str, nn.Module]
-    head: nn.Module
+    head: nn.Module | None
     head_reads: str = "pool"
 
 

