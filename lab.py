@@ -79,10 +79,10 @@ def settle_jupyterlab():
 
 
 def first_notebook(arguments):
-    """What JupyterLab opens where the user has named nothing -> [file] or []"""
+    """What JupyterLab opens where the user has named nothing -> options; in the address that it prints, too"""
     chosen = arguments and not arguments[0].startswith("-")  # a file, or a command of JupyterLab's
     chosen = chosen or any(os.path.exists(path("my", word)) or re.search("dir|url", word) for word in arguments)
-    return [] if chosen else course_notebooks()[:1]
+    return [] if chosen else ["--LabApp.default_url=/lab/tree/" + name for name in course_notebooks()[:1]]
 
 
 def as_root(arguments):

@@ -112,7 +112,8 @@ def test_lab_opens_jupyterlab_in_the_working_copies(course, capsys):
     course.environment.setup()
     my(course).write_bytes(b"answers of before")
     assert course.lab.main(["--no-browser"]) == 0
-    assert course.commands[-1] == [course.system.venv_python(), "-m", "jupyterlab", "--no-browser", "02_cut.ipynb"]
+    program = [course.system.venv_python(), "-m", "jupyterlab", "--no-browser"]
+    assert course.commands[-1] == [*program, "--LabApp.default_url=/lab/tree/02_cut.ipynb"]
     assert course.folders[-1] == course.root / "my"
     assert "python lab.py reset 02" in capsys.readouterr().out
 
@@ -260,7 +261,7 @@ def test_a_folder_or_file_in_the_place_of_the_other_is_said(course, name):
 )
 def test_the_first_notebook_opens_where_nothing_is_named(course, words, opens):
     course.my.copy_course()
-    assert course.lab.first_notebook(words) == ["02_cut.ipynb"] * opens
+    assert course.lab.first_notebook(words) == ["--LabApp.default_url=/lab/tree/02_cut.ipynb"] * opens
 
 
 def test_root_is_told_and_jupyterlab_starts(course, monkeypatch, capsys):
