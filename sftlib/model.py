@@ -91,7 +91,8 @@ def load_parts(model: Model, folder: str | Path, *, backbone: bool = True, head:
     """Fill f and g of ``model`` (or one of them) from ``folder``; returns the same model.
 
     Both files are read and compared before anything is changed. Raises ValueError for a missing, damaged or
-    non-matching file, and for an f and a g of different saves. Loading executes no code.
+    non-matching file, for an f and a g of different saves, and where f and g share a tensor and the files hold two
+    values of it. Loading executes no code.
     """
     wanted = {"backbone": backbone, "head": head}
     paths = {name: Path(folder) / f"{name}.pt" for name, want in wanted.items() if want}
@@ -101,9 +102,26 @@ def load_parts(model: Model, folder: str | Path, *, backbone: bool = True, head:
             f"{paths['backbone']} and {paths['head']} come from different saves, so g was not trained on this f: save "
             "both again. To join them all the same, load one with head=False and the other with backbone=False"
         )
+    _require_one_value(model, states)
     for name, state in states.items():
         getattr(model, name).load_state_dict(state)
     return model
+
+
+def _require_one_value(model: Model, states: dict[str, dict]) -> None:
+    """ValueError if a tensor that f and g share would get one value as f's and another as g's, or lose its own"""
+    names = {id(p): name for name, p in model.backbone.named_parameters()}
+    for name, p in model.head.named_parameters(remove_duplicate=False):
+        if id(p) not in names:
+            continue
+        now = p.detach().cpu()
+        in_f = states.get("backbone", {}).get(names[id(p)], now)
+        in_g = states.get("head", {}).get(name, now)
+        if not torch.equal(in_f.to(now.dtype), in_g.to(now.dtype)):
+            raise ValueError(
+                f"f's {names[id(p)]} and g's {name} are one tensor here and two in what is loaded; expected one value: "
+                "load both parts of one save, or give g a tensor of its own first (sftlib.adaptation.untie)"
+            )
 
 
 def require_finite(module: nn.Module) -> None:

@@ -13,6 +13,7 @@ from sftlib import runtime
 from sftlib.adaptation import shared_parameters, untie
 from sftlib.backbones import load_backbone, load_model, smollm2, smollm2_files
 from sftlib.datasets import chat
+from sftlib.model import load_parts, save_parts
 
 GREEDY = "The capital of France is Paris.<|im_end|>"
 TEXTS = ["The capital of France is", "Two and two make four, and three and", "Water boils at a temperature of"]
@@ -210,6 +211,30 @@ def test_untying_changes_no_output_and_then_nothing_is_shared(small):
     assert small.backbone.embedding.table.weight.abs().max() > 0
     weight = small.head.weight
     assert untie(small).head.weight is weight
+
+
+def test_one_matrix_is_not_loaded_with_two_values(small, tmp_path):
+    _, x, _ = batch()
+    twin, expected = copy.deepcopy(small), small(x)
+    save_parts(small, tmp_path)
+    with torch.no_grad():
+        twin.head.weight.mul_(2)
+    assert torch.equal(load_parts(twin, tmp_path)(x), expected)
+    load_parts(twin, tmp_path, head=False)  # the same value: nothing to refuse
+    with torch.no_grad():
+        twin.head.weight.mul_(2)
+    for part in ({"head": False}, {"backbone": False}):
+        before = copy.deepcopy(twin.state_dict())
+        with pytest.raises(ValueError, match="embedding.table.weight and g's weight are one tensor.*untie"):
+            load_parts(twin, tmp_path, **part)
+        assert all(torch.equal(v, before[k]) for k, v in twin.state_dict().items())
+    apart = untie(copy.deepcopy(small))
+    with torch.no_grad():
+        apart.head.weight.mul_(2)
+    save_parts(apart, tmp_path)
+    with pytest.raises(ValueError, match="two in what is loaded"):
+        load_parts(twin, tmp_path)
+    assert torch.equal(load_parts(untie(twin), tmp_path)(x), apart(x))
 
 
 def test_padding_on_either_side_and_order_change_nothing(small):
