@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -192,6 +193,7 @@ RIGHT = {
         _sides_by(_numbers),
         _sides_loop,
         lambda stages, cut: [_numbers(nn.ModuleList(stages[:cut])), _numbers(nn.ModuleList(stages[cut:]))],
+        lambda stages, cut: np.array([sum(map(_numbers, stages[:cut])), sum(map(_numbers, stages[cut:]))]),
         lambda stages, cut: tuple(torch.tensor(sum(map(_numbers, part))) for part in (stages[:cut], stages[cut:])),
     ],
     "02.cut": [
@@ -203,6 +205,7 @@ RIGHT = {
     "02.swap_head": [
         lambda model, K: Model(model.backbone, LinearHead(model.head.in_features, K)),
         lambda model, K: Model(model.backbone, nn.Linear(model.head.weight.shape[1], K)),
+        lambda model, K: type(model)(model.backbone, nn.Linear(model.head.in_features, K)),
         lambda model, K: Model(backbone=model.backbone, head=LinearHead(model.backbone.feature_dim, K)),
         lambda model, K: Model(model.backbone, nn.Sequential(nn.Linear(model.head.in_features, 17), nn.Linear(17, K))),
     ],

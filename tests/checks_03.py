@@ -19,7 +19,7 @@ def _gradient_by_matrix(z, mu):
 
 
 def _gradient_by_autograd(z, mu):
-    z = z.requires_grad_()
+    z = z.clone().requires_grad_()
     return torch.autograd.grad(1 - F.cosine_similarity(z, mu, dim=0), z)[0]
 
 
@@ -117,6 +117,7 @@ RIGHT = {
 }
 WRONG = {
     "03.cosine_gradient": [
+        (lambda z, mu: _gradient(z.requires_grad_(), mu).detach(), "z has requires_grad=True"),
         (lambda z, mu: -_gradient(z, mu), "points uphill"),
         (_gradient_no_length, "division by the length"),
         (lambda z, mu: -mu, "also divides"),
@@ -138,7 +139,7 @@ WRONG = {
         (lambda K: torch.eye(K) - 1 / K, "squared lengths"),
         (lambda K: F.normalize(torch.randn(K, K), dim=1), "inner products"),
         (lambda K: (torch.eye(K) - 1 / K)[:-1], "rows"),
-        (lambda K: [[1.0]], "list"),
+        (lambda K: [[1.0]], "expected 3 rows"),
     ],
     "03.normface_bound": [
         (lambda K, s: math.log(1 + (K - 1) * math.exp(-s)), "cosine is 0"),

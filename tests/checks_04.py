@@ -115,7 +115,12 @@ def _functional(logits, z, y):
 
 RIGHT = {
     "04.step": [_autograd, _backward, _optimizer, _clears_after],
-    "04.ledger": [LEDGER, dict(reversed(LEDGER.items())), LEDGER | {"a line of my own": "none"}],
+    "04.ledger": [
+        LEDGER,
+        dict(reversed(LEDGER.items())),
+        {k: f"{v.upper()} " for k, v in LEDGER.items()},
+        LEDGER | {"a line of my own": "none"},
+    ],
     "04.largest_rate": [
         lambda H: 2 / torch.linalg.eigvalsh(H).max(),
         lambda H: 2 / torch.linalg.matrix_norm(H, ord=2).item(),

@@ -44,6 +44,13 @@ def _by_hand(theta0, theta1, a):
     }
 
 
+def _in_float64(theta0, theta1, a):
+    return {
+        name: (1 - a) * start.double() + a * theta1[name].double() if start.is_floating_point() else start.clone()
+        for name, start in theta0.items()
+    }
+
+
 def _lerp(theta0, theta1, a):
     out = {name: value.clone() for name, value in theta1.items()}
     for name, start in theta0.items():
@@ -86,9 +93,13 @@ def _merged_in_place(W, A, B, alpha):
 
 
 RIGHT = {
-    "05.which_freezes": [MOVES, dict(reversed(MOVES.items()))],
+    "05.which_freezes": [
+        MOVES,
+        dict(reversed(MOVES.items())),
+        {name: f" {moves.upper()} " for name, moves in MOVES.items()},
+    ],
     "05.geometric_groups": [_loop, _sftlib, _one_each],
-    "05.interpolate": [_by_hand, _lerp, interpolate],
+    "05.interpolate": [_by_hand, _lerp, interpolate, _in_float64],
     "05.merge": [_merged, _by_einsum, _by_convolution],
 }
 WRONG = {
@@ -123,7 +134,7 @@ WRONG = {
         (_in_place, "changed '0.weight' of an argument"),
         (_shares, "own memory"),
         (lambda t0, t1, a: {k: v for k, v in _by_hand(t0, t1, a).items() if "batches" not in k}, "names differ"),
-        (lambda t0, t1, a: {k: v.double() for k, v in _by_hand(t0, t1, a).items()}, "expected torch.float32"),
+        (lambda t0, t1, a: {k: v.double() for k, v in _by_hand(t0, t1, a).items()}, "must stay torch.int64"),
     ],
     "05.merge": [
         (lambda W, A, B, alpha: _merged(W, A, B, len(A)), "scale α/r is missing"),

@@ -40,6 +40,17 @@ def _by_autograd(model, x, y, size):
         p.grad = t
 
 
+def _steps_as_well(model, x, y, size):
+    _accumulate(model, x, y, size)
+    with torch.no_grad():
+        for p in model.parameters():
+            p -= 0.1 * p.grad
+
+
+def _left_in_eval(model, x, y, size):
+    _accumulate(model.eval(), x, y, size)
+
+
 def _no_weights(model, x, y, size):
     model.zero_grad()
     for x_part, y_part in zip(x.split(size), y.split(size), strict=True):
@@ -90,7 +101,7 @@ def _counted(T, a, b):
 RIGHT = {
     "06.shards": [_weighted, _stacked],
     "06.accumulate": [_accumulate, _with_sums, _by_autograd],
-    "06.waits": [{"E", "F", "H"}, ["h", "f", "e"], "EFH"],
+    "06.waits": [{"E", "F", "H"}, ["h", "f", "e"], "EFH", "e, f, h", lambda: {"E ", "F", "H"}],
     "06.pays_after": [_pays, _counted],
 }
 WRONG = {
@@ -103,6 +114,8 @@ WRONG = {
         (lambda g, n: g[0], "expected"),
     ],
     "06.accumulate": [
+        (_steps_as_well, "the parameters moved"),
+        (_left_in_eval, "left in eval mode"),
         (_no_weights, "each part counts fully"),
         (_equal_weights, "every part the same weight"),
         (_clears_each, "only the last part is left"),

@@ -12,7 +12,7 @@ def _l2_sp(w, w0, a):
 
 
 def _l2_sp_by_autograd(w, w0, a):
-    w = w.requires_grad_()
+    w = w.clone().requires_grad_()
     penalty = 0.5 * a * torch.dist(w, w0) ** 2
     return penalty, torch.autograd.grad(penalty, w)[0]
 

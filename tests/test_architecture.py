@@ -49,7 +49,7 @@ EDGES = {
     "parallel": {"training", "model", "metrics", "runtime", "datasets", "records", "checkpoints"},
     "plotting": set(),
     "widgets": {"plotting", "training"},
-    "checks": {"losses", "adaptation", "metrics"},
+    "checks": {"losses"},
 }
 MOST_LINES, MOST_LINES_OF_A_FUNCTION = 300, 40
 

@@ -3,11 +3,14 @@
 import importlib
 import importlib.util
 import pkgutil
+import random
 import re
 import sys
+import unittest.mock
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -30,7 +33,8 @@ def answers(name, kind):
 
 
 def said(capsys, name, answer):
-    """The one line that check prints."""
+    """The one line that check prints, once what is said once was said."""
+    checks.SAID.add(checks.NO_GRADE)
     assert check(name, answer) is None
     printed = capsys.readouterr()
     assert printed.err == "" and printed.out.endswith("\n") and printed.out.count("\n") == 1, printed
@@ -42,6 +46,7 @@ def temporary(monkeypatch):
     """A registry of its own for checkers that a test makes."""
     monkeypatch.setattr(checks, "CHECKERS", {})
     monkeypatch.setattr(checks, "IN_PLACE", set())
+    monkeypatch.setattr(checks, "MAY_CHANGE", {})
 
 
 def test_there_are_checkers():
@@ -142,7 +147,7 @@ def test_a_message_of_many_lines_becomes_one(capsys, temporary):
 
 
 def test_a_function_that_rightly_returns_none_is_judged_by_what_it_changed(capsys, temporary):
-    @checker("99.step", in_place=True)
+    @checker("99.step", in_place=True, changes=(0,))
     def _(answer):
         w = torch.ones(3)
         answer(w)
@@ -178,3 +183,253 @@ def test_two_modules_cannot_claim_one_name(temporary):
     checker("99.same")(other)
     with pytest.raises(ValueError, match="two checkers are called '99.same'"):
         checker("99.same")(lambda answer: None)
+
+
+# ------------------------------------------------- what holds for all exercises: a right answer, with a slip beside it
+
+
+class _Liar(torch.Tensor):
+    """Says that it is close to anything."""
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        if function in (torch.allclose, torch.equal):
+            return True
+        return super().__torch_function__(function, types, args, kwargs or {})
+
+
+class _Mute(Exception):
+    def __str__(self):
+        raise RuntimeError("not even that")
+
+
+def _spoil_tensor(value):
+    if isinstance(value, torch.Tensor) and value.is_floating_point() and value.numel():
+        value.data.mul_(3).add_(1)
+        return True
+
+
+def _spoil_array(value):
+    if isinstance(value, np.ndarray):
+        value += 1
+        return True
+
+
+def _spoil_list(value):
+    if isinstance(value, list) and len({id(v) for v in value}) > 1:
+        value.reverse()
+        return True
+
+
+def _spoil_dict(value):
+    if isinstance(value, dict):
+        value["new"] = torch.zeros(3)
+        return True
+
+
+def _want_gradients(value):
+    if isinstance(value, torch.Tensor) and value.is_floating_point() and value.is_leaf and not value.requires_grad:
+        value.requires_grad_()
+        return True
+
+
+def _leave_a_gradient(value):
+    if isinstance(value, torch.Tensor) and value.is_floating_point() and value.is_leaf:
+        value.grad = torch.ones_like(value)
+        return True
+
+
+def _step_the_module(value):
+    if isinstance(value, torch.nn.Module):
+        for p in value.parameters():
+            p.data.sub_(0.1)
+        return True
+
+
+def _hook_the_module(value):
+    if isinstance(value, torch.nn.Module):
+        value.register_forward_hook(lambda *args: None)
+        return True
+
+
+def _flip_the_mode(value):
+    if isinstance(value, torch.nn.Module):
+        last = list(value.modules())[-1]
+        last.training = not last.training
+        return True
+
+
+SPOILERS = (
+    _spoil_tensor, _spoil_array, _spoil_list, _spoil_dict, _want_gradients, _leave_a_gradient,
+    _step_the_module, _hook_the_module, _flip_the_mode,
+)  # fmt: skip
+
+
+def functions(*, leaving_out=()):
+    """name -> the right answers to it that are functions"""
+    right = {name: [a for a in answers(name, "RIGHT") if callable(a)] for name in NAMES if name not in leaving_out}
+    return {name: found for name, found in right.items() if found}
+
+
+def spoiled(function, name, spoil, done):
+    """The function, which after its work spoils the first argument that it must leave alone and that can be"""
+
+    def answer(*args):
+        result = function(*args)
+        may = checks.MAY_CHANGE[name]
+        if any(spoil(a) for i, a in enumerate(args) if i not in may):
+            done.append(name)
+        return result
+
+    return answer
+
+
+@pytest.mark.parametrize("spoil", SPOILERS)
+def test_an_argument_changed_in_place_is_named_in_every_exercise(capsys, spoil):
+    tried = set()
+    for name, right in functions().items():
+        done = []
+        line = said(capsys, name, spoiled(right[0], name, spoil, done))
+        if done:
+            tried.add(name)
+            assert line.startswith("❌"), line  # an exercise that looks itself says it in its own words
+        else:
+            assert line.startswith("✅"), line
+    assert len(tried) >= {_spoil_tensor: 12, _want_gradients: 12, _leave_a_gradient: 12}.get(spoil, 1), tried
+
+
+@pytest.mark.parametrize(
+    "switch, words",
+    [
+        (lambda: torch.set_grad_enabled(False), "the gradients are switched off"),
+        (lambda: torch.set_default_dtype(torch.float64), "the default dtype"),
+        (lambda: torch.use_deterministic_algorithms(True), "deterministic"),
+        (lambda: torch.set_default_device("meta"), "the default device"),
+    ],
+)
+def test_a_switch_of_pytorch_left_behind_is_named_and_put_back(capsys, switch, words):
+    before = torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_default_device()
+    for name, right in functions().items():
+
+        def answer(*args, function=right[0]):
+            result = function(*args)
+            switch()
+            return result
+
+        line = said(capsys, name, answer)
+        assert line.startswith("❌") and words in line, line
+        assert (torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_default_device()) == before
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.parametrize("name", sorted(functions(leaving_out=checks.IN_PLACE)))
+def test_a_forgotten_return_is_named(capsys, name):
+    def answer(*args):
+        functions()[name][0](*args)
+
+    assert "your function returned None" in said(capsys, name, answer)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_says_itself_that_it_is_equal_is_wrong(capsys, name):
+    def liar(*args):
+        return torch.full((3,), 77.0).as_subclass(_Liar)
+
+    def anything(*args):
+        return unittest.mock.ANY
+
+    for answer in (liar, anything, unittest.mock.ANY, lambda *args: (unittest.mock.ANY, unittest.mock.ANY)):
+        assert said(capsys, name, answer).startswith(f"❌ {name}: ")
+
+
+def test_a_liar_of_the_right_shape_is_found_out(capsys):
+    tried = functions(leaving_out=checks.IN_PLACE | {"03.no_collapse"})  # there any multiple of the loss is right
+    for name, right in tried.items():
+
+        def answer(*args, function=right[0]):
+            result = function(*args)
+            numbers = isinstance(result, torch.Tensor) and result.is_floating_point()
+            return (3 * result + 7).as_subclass(_Liar) if numbers else None
+
+        assert said(capsys, name, answer).startswith("❌")
+    assert len(tried) > 20
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_exception_without_words_is_named_by_its_class(capsys, name):
+    def answer(*args):
+        raise _Mute
+
+    assert said(capsys, name, answer) == f"❌ {name}: your code raised _Mute"
+
+
+@pytest.mark.parametrize("form", ["NumPy", "list", "float64", "float32"])
+def test_right_numbers_pass_in_any_form(capsys, form):
+    tried = 0
+    for name, right in functions(leaving_out=checks.IN_PLACE | {"03.no_collapse"}).items():
+
+        def answer(*args, function=right[0]):
+            result = function(*args)
+            if not isinstance(result, torch.Tensor | np.ndarray | float | int):
+                return result
+            t = torch.as_tensor(result).detach()
+            return {"NumPy": t.numpy, "list": t.tolist, "float64": t.double, "float32": t.float}[form]()
+
+        tried += 1
+        assert said(capsys, name, answer) == f"✅ {name}: correct"
+    assert tried > 20
+
+
+def test_what_the_notebook_switched_off_does_not_reach_the_checker(capsys):
+    torch.set_grad_enabled(False)
+    torch.set_default_dtype(torch.float64)
+    try:
+        for name, right in functions().items():
+            assert said(capsys, name, right[0]) == f"✅ {name}: correct"
+        assert not torch.is_grad_enabled() and torch.get_default_dtype() is torch.float64
+    finally:
+        torch.set_grad_enabled(True)
+        torch.set_default_dtype(torch.float32)
+
+
+def test_random_numbers_of_python_and_numpy_are_as_before(capsys, temporary):
+    @checker("99.draws")
+    def _(answer):
+        answer()
+
+    before = random.getstate(), np.random.get_state()[1].tolist()
+    said(capsys, "99.draws", lambda: [random.seed(3), np.random.seed(3), random.random(), np.random.rand()])
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == before
+
+
+def test_it_says_once_that_a_mark_is_no_grade(capsys, temporary, monkeypatch):
+    monkeypatch.setattr(checks, "SAID", set())
+
+    @checker("99.one")
+    def _(answer):
+        expect("value", answer, 1.0)
+
+    check("99.one", 2)
+    assert "no grade" not in capsys.readouterr().out
+    check("99.one", 1)
+    check("99.one", 1.0)
+    assert capsys.readouterr().out.splitlines() == ["✅ 99.one: correct", checks.NO_GRADE, "✅ 99.one: correct"]
+    assert "no grade" in checks.NO_GRADE
+
+
+def test_interrupting_stops_the_cell(temporary):
+    @checker("99.long")
+    def _(answer):
+        answer()
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        check("99.long", interrupted)
+
+
+def test_a_name_that_is_no_text_is_no_exercise(capsys):
+    for name in (3, None, [], {"a": 1}):
+        check(name, 1)
+        assert capsys.readouterr().out.startswith("❌")

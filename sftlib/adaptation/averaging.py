@@ -1,5 +1,6 @@
 """Weights between and among trained models: θ are state dicts of one architecture."""
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
@@ -7,6 +8,7 @@ from torch import Tensor, nn
 
 from sftlib.adaptation.batchnorm import batchnorms_with_statistics
 from sftlib.inputs import finite
+from sftlib.inputs import tensor as as_tensor
 
 State = dict[str, Tensor]
 
@@ -27,7 +29,7 @@ def average(thetas: Sequence[State]) -> State:
     Wortsman et al. 2022, Model soups, arXiv 2203.05482: the uniform soup. With BatchNorm inside,
     ``recompute_batchnorm`` afterwards.
     """
-    if not thetas:
+    if isinstance(thetas, Mapping) or not thetas:
         raise ValueError("got no state dicts; expected at least one, as model.state_dict() gives it")
     return _combination(thetas, [1 / len(thetas)] * len(thetas))
 
@@ -37,9 +39,11 @@ def recompute_batchnorm(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]
     """batches of (x, y) -> model, whose running statistics are now the means over these batches; returns it
 
     Every BatchNorm inside, frozen or not, normalises by its batch meanwhile; dropout is off. No parameter and no mode
-    changes. Batches count equally (let the loader drop a short last one), and are as at training: same preprocessing.
+    changes; after an error the statistics are those of before. Batches count equally (let the loader drop a short last
+    one), and are as at training: same preprocessing.
     """
     norms = batchnorms_with_statistics(model)
+    kept = [copy.deepcopy(norm.state_dict()) for norm in norms]
     modes = [(m, m.training) for m in model.modules()]
     momenta = [norm.momentum for norm in norms]
     device = next(model.parameters()).device
@@ -51,14 +55,21 @@ def recompute_batchnorm(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]
             for norm in norms if batches == 1 else ():
                 norm.reset_running_stats()
                 norm.momentum = None  # torch's word for the mean over all batches so far
-            model(x.to(device))
+            model(as_tensor(x, "x").to(device))
+        if not batches:
+            raise ValueError("got a loader without a single batch; expected (x, y) pairs: is the split empty?")
+        if not all(norm.running_mean.isfinite().all() and norm.running_var.isfinite().all() for norm in norms):
+            raise ValueError("got statistics that are NaN or infinite; expected finite ones: look at the pictures "
+                             "and at the weights")  # fmt: skip
+    except BaseException:
+        for norm, state in zip(norms, kept, strict=True):
+            norm.load_state_dict(state)
+        raise
     finally:
         for m, mode in modes:
             m.training = mode
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
-    if not batches:
-        raise ValueError("got a loader without a single batch; expected (x, y) pairs: is the split empty?")
     return model
 
 

@@ -39,6 +39,7 @@ def is_frozen(module: nn.Module) -> bool:
 
 def trainable(module: nn.Module) -> list[nn.Parameter]:
     """The parameters of ``module`` that require a gradient, each once."""
+    _require_module(module)
     return [p for p in module.parameters() if p.requires_grad]
 
 

@@ -1,5 +1,6 @@
 """Which part of a model learns at which rate: parameter groups for any torch optimizer."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 from torch import nn
@@ -59,12 +60,18 @@ def geometric_rates(parts: Mapping[str, nn.Module], *, lr: float, factor: float)
     train is left out, and frozen parts are counted: unfreezing one changes no other rate.
     """
     lr, factor = positive("lr", lr), positive("factor", factor)
+    if not isinstance(parts, Mapping):
+        raise ValueError(
+            f"got parts that are a {type(parts).__name__}; expected name -> module: dict(f.named_children())"
+        )
     depth, level = {}, 0
     for name, part in parts.items():
         _require_module(part)
         level += any(p.ndim > 1 for p in part.parameters())
         depth[name] = level  # l
-    positive(f"the rate of the lowest of {level} levels, lr / factor^{level - 1},", lr / factor ** max(level - 1, 0))
+    if not math.log(lr) - (level - 1) * math.log(factor) > -700:  # e^-700 is about 1e-304
+        raise ValueError(f"got factor={factor:g} for {level} levels; expected one at which lr / factor^{level - 1} is "
+                         "above 0: 2.6 is usual")  # fmt: skip
     return {name: (part, lr / factor ** (level - depth[name])) for name, part in parts.items() if trainable(part)}
 
 
@@ -81,7 +88,9 @@ def blocks(module: nn.Module, prefix: str = "") -> dict[str, nn.Module]:
 def decay_matrices_only(groups: list[dict], weight_decay: float) -> list[dict]:
     """Groups -> each as two: matrices and kernels with ``weight_decay``, vectors (biases, normalisations) without"""
     weight_decay = finite("weight_decay", weight_decay, least=0)
-    if not all(isinstance(group, dict) and {"params", "name"} <= group.keys() for group in groups):
+    if not isinstance(groups, list | tuple) or not all(
+        isinstance(group, dict) and {"params", "name"} <= group.keys() for group in groups
+    ):
         raise ValueError("got groups without 'params' or 'name'; expected those of param_groups(part=(module, lr))")
     return [
         {**group, "params": params, "weight_decay": decay, "name": f"{group['name']}{suffix}"}

@@ -8,22 +8,32 @@ loaded at the first `check("NN.…")`. A checker takes the learner's answer, tri
         expect("2 of 3 right", answer(logits, y), 2 / 3, known=[(1 / 3, "this is the share of errors")])
 
 It tests properties, not one way of writing. `known` pairs a wrong value with the mistake it gives away. Every checker
-has its list of right and of wrong answers in `tests/checks_NN.py`. A function that returns None counts as still to do;
-a checker of functions that change their argument is registered with `@checker(name, in_place=True)`.
+has its list of right and of wrong answers in `tests/checks_NN.py`.
+
+What holds for all exercises is done here, once. An answer that is a function must leave its arguments as they were
+(values, order, gradients, modes, hooks), and PyTorch's switches; `@checker(name, changes=(0,))` names the positions of
+those that it may change. One that returns None has forgotten its `return`, unless the exercise changes its argument in
+place: `@checker(name, in_place=True)`. Subclasses that could answer comparisons themselves are taken off.
 """
 
 import contextlib
 import dis
-import functools
 import importlib
+import inspect
 import io
 import warnings
 from collections.abc import Callable, Iterable
 
+import numpy as np
 import torch
+
+from sftlib.checks.traces import as_at_the_start, difference, plain, state_of, switches_kept
 
 CHECKERS: dict[str, Callable] = {}
 IN_PLACE: set[str] = set()  # exercises whose functions rightly return None
+MAY_CHANGE: dict[str, tuple[int, ...]] = {}  # positions of the arguments that a function may change
+SAID: set[str] = set()  # what is said once
+NO_GRADE = "   (✅ means: right on the few cases that were tried. It proves nothing, and it is no grade.)"
 
 
 class Wrong(Exception):
@@ -34,13 +44,13 @@ class StillToDo(Exception):
     """The stub has not been touched."""
 
 
-def checker(name: str, *, in_place: bool = False) -> Callable[[Callable], Callable]:
+def checker(name: str, *, in_place: bool = False, changes: tuple[int, ...] = ()) -> Callable[[Callable], Callable]:
     """Register the decorated function as the checker of exercise `name`, "NN.topic"."""
 
     def register(function):
         if name in CHECKERS and CHECKERS[name].__module__ != function.__module__:
             raise ValueError(f"two checkers are called {name!r}; rename the one in {function.__module__}")
-        CHECKERS[name] = function
+        CHECKERS[name], MAY_CHANGE[name] = function, changes
         if in_place:
             IN_PLACE.add(name)
         return function
@@ -49,21 +59,42 @@ def checker(name: str, *, in_place: bool = False) -> Callable[[Callable], Callab
 
 
 def check(name: str, answer) -> None:
-    """Print one line about the learner's answer to exercise `name`; never raises."""
+    """Print one line about the learner's answer to exercise `name`, once followed by what ✅ means; never raises."""
+    left: list[str] = []
     try:
-        judge = _find(name)
-        if is_stub(answer):
-            raise StillToDo
-        with _quiet():
-            judge(answer if name in IN_PLACE else _noticing_stubs(answer))
-        mark, text = "✅", "correct"
+        mark, text = "✅", _judged(name, answer, left)
     except (StillToDo, NotImplementedError):
         mark, text = "⬜", "still to do"
     except Wrong as error:
-        mark, text = "❌", str(error)
-    except (Exception, SystemExit) as error:
-        mark, text = "❌", f"your code raised {type(error).__name__}: {error}"
+        mark, text = "❌", "; besides, ".join([str(error), *left[:1]])
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        mark, text = "❌", "; besides, ".join([f"your code raised {_words(error)}", *left[:1]])
+    name = name if isinstance(name, str) else type(name).__name__
     print(f"{mark} {name}: {' '.join(text.split())[:400]}")
+    if mark == "✅" and NO_GRADE not in SAID:
+        SAID.add(NO_GRADE)
+        print(NO_GRADE)
+
+
+def _judged(name: str, answer, left: list[str]) -> str:
+    """The word of a right answer, or Wrong; what the answer leaves behind is added to `left`"""
+    judge = _find(name)
+    if is_stub(answer):
+        raise StillToDo
+    with _quiet(), as_at_the_start():
+        judge(_watched(answer, name, left) if callable(answer) and not isinstance(answer, type) else _plain(answer))
+    if left:
+        raise Wrong(left.pop(0))
+    return "correct"
+
+
+def _words(error: BaseException) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"
+    except BaseException:
+        return type(error).__name__
 
 
 def _find(name):
@@ -76,9 +107,9 @@ def _find(name):
 
 @contextlib.contextmanager
 def _quiet():
-    """Swallow prints and warnings of the answer, and leave the random state as it was."""
-    with torch.random.fork_rng(devices=[]), contextlib.redirect_stdout(io.StringIO()):
-        with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
+    """Swallow prints and warnings of the answer."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
 
@@ -98,19 +129,60 @@ def _returns_none_at_once(code):
     return len(steps) == 1 and "CONST" in steps[0].opname and steps[0].argval in (None, Ellipsis)
 
 
-def _noticing_stubs(function):
-    """The function, except that None or `...` as its result (a stub with code around it) counts as still to do."""
-    if not callable(function) or isinstance(function, type | torch.nn.Module):
-        return function
+def _watched(function, name, left):
+    """The function, which adds to `left` what it changes and gives plain values; a result of `...` is still to do."""
 
-    @functools.wraps(function)
     def call(*args, **kwargs):
-        result = function(*args, **kwargs)
-        if is_stub(result):
+        places = {place: value for i, (place, value) in enumerate(zip(_places(function, len(args)), args, strict=True))
+                  if i not in MAY_CHANGE.get(name, ())} | kwargs  # fmt: skip
+        before = {place: state_of(value, place) for place, value in places.items()}
+        with switches_kept(left):
+            result = function(*args, **kwargs)
+        if result is None and name not in IN_PLACE:
+            raise Wrong("your function returned None: is its `return` forgotten?")
+        if name not in IN_PLACE and is_stub(result):
             raise StillToDo
-        return result
+        for place, value in places.items():
+            if words := difference(before[place], state_of(value, place)):
+                left.append(
+                    f"your function changes its argument: {words}; work on a copy, and put back what you switch"
+                )
+        return _plain(result)
 
     return call
+
+
+def _places(function, n: int) -> list[str]:
+    """The names of a function's first n arguments"""
+    try:
+        names = [p.name for p in inspect.signature(function).parameters.values() if p.kind < p.VAR_POSITIONAL]
+    except (TypeError, ValueError):
+        names = []
+    return names[:n] + [f"argument {i + 1}" for i in range(len(names[:n]), n)]
+
+
+def _plain(value):
+    try:
+        return plain(value)
+    except ValueError as error:
+        raise Wrong(str(error)) from None
+
+
+def pair(value, what: str = "two things, as a pair"):
+    """(first, second) of a tuple, list, array or tensor of two; Wrong for anything else"""
+    if isinstance(value, tuple | list) or (isinstance(value, np.ndarray | torch.Tensor) and value.ndim):
+        if len(value) == 2:
+            return tuple(value)
+        raise Wrong(f"got {len(value)} of them; expected {what}")
+    raise Wrong(f"got a {type(value).__name__}; expected {what}")
+
+
+def choice(value, choices: Iterable[str], what: str) -> str:
+    """The one of `choices` that a text means, whatever its capitals and spaces; Wrong for anything else"""
+    for known in choices:
+        if isinstance(value, str) and " ".join(value.split()).lower() == known.lower():
+            return known
+    raise Wrong(f"{what} is {value!r}; expected one of {', '.join(map(repr, choices))}")
 
 
 def expect(what: str, got, want, *, tolerance: float = 1e-5, known: Iterable[tuple[object, str]] = ()) -> None:
@@ -118,7 +190,7 @@ def expect(what: str, got, want, *, tolerance: float = 1e-5, known: Iterable[tup
 
     `known` pairs values that typical mistakes give with the mistake's name: choose cases in which these values differ.
     """
-    got, want = _tensor(what, got), torch.as_tensor(want, dtype=torch.float64)
+    got, want = numeric(what, got), torch.as_tensor(want, dtype=torch.float64)
     if got.shape == want.shape and _close(got, want, tolerance):
         return
     for value, mistake in known:
@@ -134,10 +206,13 @@ def require(true: bool, why: str) -> None:
         raise Wrong(why)
 
 
-def _tensor(what, value):
+def numeric(what: str, value) -> torch.Tensor:
+    """A number, list, array or tensor as float64 on the CPU; Wrong for anything else"""
     if value is None:
         raise Wrong(f"{what}: got None, expected a number or a tensor")
     try:
+        if isinstance(value, list | tuple) and any(isinstance(v, torch.Tensor) for v in value):
+            value = torch.stack([torch.as_tensor(v).detach().cpu() for v in value])
         return torch.as_tensor(value).detach().cpu().double()
     except (TypeError, ValueError, RuntimeError):
         raise Wrong(f"{what}: got {type(value).__name__}, expected a number or a tensor") from None

@@ -5,9 +5,9 @@ import copy
 import torch
 from torch import nn
 
-from sftlib.checks import Wrong, checker, expect, require
+from sftlib.checks import Wrong, checker, expect, pair, require
 
-NO_PAIR = "expected two things, f's and then g's, as a pair"
+PAIR = "two things, f's and then g's, as a pair"
 
 
 @checker("02.sides")
@@ -16,7 +16,7 @@ def _sides(answer):
     stages = [nn.Conv2d(3, 7, 3), nn.BatchNorm2d(7), nn.Sequential(nn.ReLU(), nn.Conv2d(7, 11, 5)), nn.Linear(13, 2)]
     stages[0].requires_grad_(False)
     for cut in (1, 2, 3, 0, 4):
-        got = _pair(answer(list(stages), cut))
+        got = pair(answer(list(stages), cut), PAIR)
         known = [(_count(stages, cut, how), why) for how, why in MISCOUNTS.items()]
         known += [
             (_count(stages, cut)[::-1], "the two numbers stand in the other order; f's comes first"),
@@ -59,13 +59,6 @@ def _count(stages, cut, how=_all):
     return [sum(map(how, stages[:cut])), sum(map(how, stages[cut:]))]
 
 
-def _pair(got):
-    if not isinstance(got, tuple | list) or len(got) != 2:
-        what = f"{len(got)} of them" if isinstance(got, tuple | list) else f"a {type(got).__name__}"
-        raise Wrong(f"got {what}; {NO_PAIR}")
-    return got
-
-
 @checker("02.cut")
 def _cut(answer):
     """nn.Sequential, k -> (f, g), g(f(x)) = model(x), parameters shared, the model left alone"""
@@ -81,7 +74,7 @@ def _cut(answer):
 def _one_cut(answer, model, k, x, note):
     case = f"k={k} of {len(model)} layers{note}"
     layers, want = list(model), model(x)
-    f, g = _pair(answer(model, k))
+    f, g = pair(answer(model, k), PAIR)
     require(isinstance(f, nn.Module) and isinstance(g, nn.Module), f"{case}: f and g must be modules (nn.Module)")
     require(list(model) == layers, f"{case}: the model itself was changed; it must keep its {len(layers)} layers")
     try:
@@ -101,11 +94,9 @@ def _one_cut(answer, model, k, x, note):
 class _Two(nn.Module):
     """A model with the two names of the course."""
 
-    def __init__(self, feature_dim, num_classes):
+    def __init__(self, backbone, head):
         super().__init__()
-        self.backbone = nn.Sequential(nn.Linear(5, feature_dim), nn.Tanh())
-        self.backbone.feature_dim = feature_dim
-        self.head = nn.Linear(feature_dim, num_classes)
+        self.backbone, self.head = backbone, head
 
     def forward(self, x):
         return self.head(self.backbone(x))
@@ -116,8 +107,10 @@ def _swap_head(answer):
     """model, K -> another model with the same backbone object and a new head of K classes"""
     x = torch.randn(11, 5, generator=torch.Generator().manual_seed(0))
     for dim, old_k, k in ((7, 3, 2), (3, 2, 13), (7, 5, 5)):
-        model = _Two(dim, old_k)
-        head, backbone, state = model.head, model.backbone, copy.deepcopy(model.state_dict())
+        backbone = nn.Sequential(nn.Linear(5, dim), nn.Tanh())
+        backbone.feature_dim = dim
+        model = _Two(backbone, nn.Linear(dim, old_k))
+        head, state = model.head, copy.deepcopy(model.state_dict())
         flags = [p.requires_grad for p in model.parameters()]
         new = answer(model, k)
         require(isinstance(new, nn.Module), f"got a {type(new).__name__}; expected a Model")
@@ -202,12 +195,12 @@ def _leaves_no_trace(answer, f, x, want, case):
     modes, flags = [m.training for m in f.modules()], [p.requires_grad for p in f.parameters()]
     state = copy.deepcopy(f.state_dict())
     got = answer(f, x)
-    require(isinstance(got, torch.Tensor), f"{case}: got a {type(got).__name__}; expected the features, a tensor")
     moved = [name for name, t in f.state_dict().items() if not torch.equal(t, state[name])]
     why = "BatchNorm's statistics moved, so f ran in training mode"
     require(not moved, f"{case}: {why} ({', '.join(moved)})")
     expect(f"{case}: the features", got, want, tolerance=1e-6)
-    require(not got.requires_grad, f"{case}: the features carry a gradient; run f inside torch.no_grad()")
+    why = "the features carry a gradient; run f inside torch.no_grad()"
+    require(not isinstance(got, torch.Tensor) or not got.requires_grad, f"{case}: {why}")
     after = [m.training for m in f.modules()]
     if after != modes:
         why = "f was left in eval mode" if not any(after) else "f.train() puts every module into training mode"

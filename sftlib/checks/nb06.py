@@ -5,7 +5,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from sftlib.checks import Wrong, checker, expect, require
+from sftlib.checks import Wrong, checker, expect, numeric, require
 
 
 @checker("06.shards")
@@ -58,7 +58,7 @@ class _Counting(torch.nn.Module):
         return x @ self.weight.T + self.bias
 
 
-@checker("06.accumulate", in_place=True)
+@checker("06.accumulate", in_place=True, changes=(0,))
 def _accumulate(answer):
     """model, x (N, 5), y (N,), size -> nothing; .grad of every parameter is that of the batch's mean cross-entropy"""
     for n, size, seed in ((11, 4, 0), (6, 3, 1), (7, 7, 2), (5, 2, 3)):
@@ -67,7 +67,7 @@ def _accumulate(answer):
         x, y = torch.randn(n, 5, generator=draw, dtype=torch.float64), torch.arange(n) % 3
         own = [_gradient(model, *pair) for pair in zip(x.split(size), y.split(size), strict=True)]
         want, shares = _gradient(model, x, y), [len(part) / n for part in x.split(size)]
-        old = torch.ones_like(want)
+        old, weight, bias = torch.ones_like(want), model.weight.detach().clone(), model.bias.detach().clone()
         model.weight.grad, model.bias.grad = old[:, :5].clone(), old[:, 5].clone()  # of a former step
         model.seen.clear()
         answer(model, x, y, size)
@@ -85,6 +85,9 @@ def _accumulate(answer):
         expect(f"gradient of {what}", got, want, known=known)
         require(max(model.seen) <= size, f"{what}: the model was given {max(model.seen)} rows at once")
         require(model.weight.requires_grad, f"{what}: the parameters require no gradient any more")
+        moved = not (torch.equal(model.weight, weight) and torch.equal(model.bias, bias))
+        require(not moved, f"{what}: the parameters moved; the step is taken later, by the optimizer")
+        require(model.training, f"{what}: the model was left in eval mode")
 
 
 def _gradient(model, x, y):
@@ -111,7 +114,7 @@ def _waits(answer):
     """a set of letters: the lines that make the host wait for the device"""
     answer = answer() if callable(answer) else answer
     require(isinstance(answer, str | set | frozenset | list | tuple), 'expected a set of letters such as {"A", "B"}')
-    letters = {str(letter).strip().upper() for letter in answer}
+    letters = {str(letter).strip().upper() for letter in answer} - {"", ","}
     require(letters <= set(LINES), f"got {', '.join(sorted(letters - set(LINES)))}; the lines are A to H")
     extra, missing = sorted(letters - WAIT), sorted(WAIT - letters)
     require(not extra, f"{len(extra)} of your lines do not wait, the first is {extra[:1]}: {LINES.get(*extra[:1], '')}"
@@ -134,5 +137,6 @@ def _pays_after(answer):
         expect(what, answer(T, a, b), first, known=known)
     for a, b in ((0.5, 0.5), (0.25, 0.5)):
         got = answer(3.0, a, b)
-        require(isinstance(got, float) and got == math.inf, f"{a:g} s a step without, {b:g} s with: it never pays; "
-                f"got {got}, expected math.inf")  # fmt: skip
+        got = numeric("steps", got)
+        require(got.ndim == 0 and got == math.inf, f"{a:g} s a step without, {b:g} s with: it never pays; "
+                f"got {got:g}, expected math.inf")  # fmt: skip

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from sftlib.checks import Wrong, checker, expect, require
+from sftlib.checks import Wrong, checker, expect, pair, require
 
 
 def _draw(*shape, seed=0):
@@ -16,7 +16,7 @@ def _l2_sp(answer):
     """w (P,), w0 (P,), strength a -> (penalty (), gradient (P,)) of a/2 ||w - w0||^2"""
     for P, a, seed in ((5, 0.1, 0), (7, 3.0, 1), (3, 1.0, 2)):
         w, w0 = _draw(P, seed=seed), _draw(P, seed=seed + 10)
-        penalty, gradient = _pair(answer(w.clone(), w0.clone(), a), "(penalty, gradient)")
+        penalty, gradient = pair(answer(w.clone(), w0.clone(), a), "two things: (penalty, gradient)")
         away = w - w0
         known = [
             (a * away @ away, "the half is missing: then the gradient would be 2a(w − w₀)"),
@@ -93,7 +93,7 @@ def _honest(answer):
         val[first] = torch.tensor([0.95, 0.70, 0.92, 0.60], dtype=val.dtype)
         test[first] = torch.tensor([0.81, 0.96, 0.94, 0.82], dtype=val.dtype)
         chosen = int(val.argmax())
-        i, report = _pair(answer(val.clone(), test.clone()), "(index, accuracy)")
+        i, report = pair(answer(val.clone(), test.clone()), "two things: (index, accuracy)")
         i = _index(i, n)
         require(
             i != int(test.argmax()),
@@ -128,15 +128,10 @@ def _relationship(answer):
         expect(f"{N} pictures, {S} source and {K} target classes", answer(p.clone(), y.clone(), K), want, known=known)
 
 
-def _pair(value, what):
-    if not isinstance(value, tuple | list) or len(value) != 2:
-        raise Wrong(f"got {type(value).__name__}, expected two things: return {what}")
-    return value
-
-
 def _index(value, n):
     try:
         i = int(value)
+        require(i == float(value), f"got {value}, expected a whole number, the index of one of {n}")
     except (TypeError, ValueError, RuntimeError):
         raise Wrong(f"got {type(value).__name__}, expected the index of one of {n}") from None
     require(0 <= i < n, f"got {i}, expected an index from 0 to {n - 1}")

@@ -60,6 +60,8 @@ def compare(
     probability `confidence` all of them hold. comparisons: how many a larger table makes, of which this is a part;
     without it, those that are returned.
     """
+    if not isinstance(table, Mapping):
+        raise ValueError(f"got a {type(table).__name__}; expected a table, name -> values, as in {{'probe': hits, …}}")
     if len(table) < 2 or (against is not None and against not in table):
         names = ", ".join(map(str, table))
         raise ValueError(f"got rows {names or 'none'} and against={against!r}; expected two at least, and one of these")

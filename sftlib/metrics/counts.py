@@ -1,5 +1,7 @@
 """Sums and counts that are divided once: means, hits, the confusion matrix."""
 
+from numbers import Number
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -20,8 +22,11 @@ class Mean:
 
     def add(self, total, count) -> None:
         """Add a batch by the *sum* over its examples and their number."""
-        if np.ndim(total) or np.ndim(count):
-            raise ValueError(f"got a total of shape {np.shape(total)}; expected one number, the batch's sum")
+        if np.ndim(total) or np.ndim(count) or not all(isinstance(v, Tensor | Number) for v in (total, count)):
+            raise ValueError(
+                f"got a total of shape {np.shape(total)} and count={count!r}; expected one number each, the "
+                "batch's sum and how many examples it is of"
+            )
         if not isinstance(count, Tensor) and not 0 <= count < np.inf:
             raise ValueError(f"got count={count!r}; expected the number of examples in the batch, 0 or more")
         self.total = self.total + total

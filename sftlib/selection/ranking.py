@@ -88,7 +88,10 @@ def regret(scores: np.ndarray, truth: np.ndarray) -> float:
 
 def _tasks(values, name: str) -> np.ndarray:
     """values (tasks, models) or (models,) -> float64 (tasks, models)"""
-    return np.atleast_2d(tensor(values, name).detach().cpu().double().numpy())
+    table = np.atleast_2d(tensor(values, name).detach().cpu().double().numpy())
+    if table.ndim != 2 or not len(table):
+        raise ValueError(f"got {name} {table.shape}, expected (tasks, models) with one task at least")
+    return table
 
 
 def _checked_models(scores, truth) -> tuple[np.ndarray, np.ndarray]:
