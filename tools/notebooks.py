@@ -357,7 +357,7 @@ class _Bare(ast.NodeTransformer):
 def meaning(source, *, assertions=True):
     """source of a code cell -> text that comments and layout do not change; assertions=False: nor do assertions"""
     try:
-        tree = compile(source, "cell", "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        tree = ast.parse(source)
     except SyntaxError:  # on purpose, or a magic: then every character counts
         return source
     return ast.dump(_Bare(assertions).visit(tree))
