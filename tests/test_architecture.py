@@ -21,7 +21,7 @@ EDGES = {
     "schedules": {"inputs"},
     "search": set(),
     "adaptation": {"inputs"},
-    "datasets": {"runtime"},
+    "datasets": {"inputs", "runtime"},
     "model": set(),
     "backbones": {"model", "runtime"},
     "features": {"inputs", "model", "runtime"},

@@ -382,7 +382,9 @@ def test_augmentations_survive_pickling_and_copying(augment):
         assert torch.equal(twin(pictures, seeded()), augment(pictures, seeded()))
 
 
-@pytest.mark.parametrize("settings", [{"scale": (0, 1)}, {"scale": (0.5, 0.2)}, {"ratio": (2, 1)}, {"size": 0}])
+@pytest.mark.parametrize(
+    "settings", [{"scale": (0, 1)}, {"scale": (0.5, 0.2)}, {"ratio": (2, 1)}, {"size": 0}, {"size": 2.5}, {"scale": 5}]
+)
 def test_impossible_crops_are_refused(settings):
     with pytest.raises(ValueError, match="rising pairs"):
         Crop(**{"size": 5, **settings})
@@ -471,6 +473,13 @@ def test_rows_are_drawn_by_their_weights_with_repetition():
     assert chi_squared < 16.3  # 0.999 of a chi-squared with 3 degrees of freedom
 
 
+@pytest.mark.parametrize("scale", [1e-320, 1e308])
+def test_only_the_ratios_of_weights_count(scale):
+    weights = torch.tensor([0.0, 1, 1, 0, 1], dtype=torch.float64) * scale
+    rows = seen(loader(numbered_split(5), torch.Tensor.float, batch_size=5, weights=weights, generator=seeded(1)))
+    assert len(rows) == 5 and set(rows) <= {1, 2, 4} and len(set(rows)) > 1
+
+
 def test_classes_come_equally_often_with_the_weights_of_the_docstring():
     labels = torch.tensor([0] * 29 + [1] * 2)
     split = PictureSplit(pictures_of(31), labels, ("",) * 31)
@@ -539,3 +548,27 @@ def test_an_error_ahead_of_time_comes_at_its_turn():
     assert [next(work) for _ in range(5)] == [0, 0, 0, 0, 1]
     with pytest.raises(ZeroDivisionError):
         next(work)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"augment": "flip"}, {"augment": lambda p, g: p[:1]}, {"augment": lambda p, g: None}, {"generator": 5},
+     {"preprocess": None}, {"weights": "abcde"}, {"split": None}],
+)  # fmt: skip
+def test_what_is_no_function_or_loses_pictures_is_named(settings):
+    settings = {"split": numbered_split(5), "preprocess": torch.Tensor.float} | settings
+    split, preprocess = settings.pop("split"), settings.pop("preprocess")
+    with pytest.raises(ValueError, match="expected"):
+        next(iter(loader(split, preprocess, **settings)))
+
+
+@pytest.mark.parametrize("names", ["abcde", None, (1, 2, 3, 4, 5)])
+def test_names_are_texts(names):
+    with pytest.raises(ValueError, match="got names=.*expected one text for each"):
+        PictureSplit(pictures_of(5), [0, 1, 0, 1, 0], names)
+
+
+@pytest.mark.parametrize("labels", [np.array(list("abcde")), None, 3])
+def test_labels_are_numbers(labels):
+    with pytest.raises(ValueError, match="labels"):
+        PictureSplit(pictures_of(5), labels, ("",) * 5)

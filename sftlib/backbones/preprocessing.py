@@ -9,6 +9,7 @@ from torchvision.transforms import functional as TF
 from torchvision.transforms.functional import InterpolationMode
 
 SMALLEST_SIDE = 32  # five halvings leave one position of a 32-pixel picture
+LARGEST_SIDE = 4096  # 200 MB a picture as float32
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,10 @@ class Preprocess:
         """The same for pictures of `size` pixels: shorter side to `size`, middle square kept. None: as published."""
         if size is None:
             return self
-        if isinstance(size, bool) or not isinstance(size, int) or size < SMALLEST_SIDE:
+        if isinstance(size, bool) or not isinstance(size, int) or not SMALLEST_SIDE <= size <= LARGEST_SIDE:
             raise ValueError(
-                f"size={size!r}: expected the side of a picture in pixels, a whole number of at least {SMALLEST_SIDE}, "
-                "or None for the size that was published with the weights"
+                f"size={size!r}: expected the side of a picture in pixels, a whole number of at least {SMALLEST_SIDE} "
+                f"and at most {LARGEST_SIDE}, or None for the size that was published with the weights"
             )
         return replace(self, size=size, resize=size)
 

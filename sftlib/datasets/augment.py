@@ -88,7 +88,11 @@ class Crop:
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
 
     def __post_init__(self) -> None:
-        if not (self.size >= 1 and 0 < self.scale[0] <= self.scale[1] <= 1 and 0 < self.ratio[0] <= self.ratio[1]):
+        pairs = all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in (self.scale, self.ratio))
+        if not (
+            type(self.size) is int and self.size >= 1 and pairs
+            and 0 < self.scale[0] <= self.scale[1] <= 1 and 0 < self.ratio[0] <= self.ratio[1]
+        ):  # fmt: skip
             raise ValueError(
                 f"got {self}; expected size ≥ 1 and two rising pairs: 0 < scale ≤ 1 (share of the area), "
                 "0 < ratio (width / height)"

@@ -45,6 +45,8 @@ def decode(data: bytes, size: int | None = None, *, bits: int = 16) -> np.ndarra
 
 def decoded(data: bytes, size: int | None = None, bits: int = 16) -> Decoded:
     """The same, and what is told of 16-bit files"""
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise ValueError(f"got a {type(data).__name__}; expected the bytes of a picture file: Path(name).read_bytes()")
     if not data:
         raise ValueError("an empty file (0 bytes)")
     try:

@@ -31,7 +31,7 @@ from sftlib.datasets.folder_walk import SPLIT_NAMES, Found, Problems, find
 from sftlib.datasets.grouping import number_groups, rows_kept_together
 from sftlib.datasets.label_table import find_labelled
 from sftlib.datasets.printable import shown
-from sftlib.datasets.splits import PictureSplit, Split, Splits, check_three_fractions, stratified_split
+from sftlib.datasets.splits import PictureSplit, Split, Splits, check_seed, check_three_fractions, stratified_split
 
 GIBIBYTE = 2**30
 
@@ -98,7 +98,7 @@ def _split(files: Files, y: Tensor, rows: Tensor, size: int | None, bits: int) -
 def _root(root: str | os.PathLike) -> Path:
     if not isinstance(root, str | os.PathLike):
         raise ValueError(f"got root={root!r:.80}; expected the path of a folder with one folder a class in it")
-    path = Path(root).expanduser().absolute()
+    path = Path(os.path.expanduser(os.fspath(root))).absolute()
     if not os.path.isdir(path):
         what = "is a file" if os.path.isfile(path) else "does not exist, or may not be looked at"
         raise ValueError(f"got root={shown(path)}, which {what}; expected a folder with one folder a class in it")
@@ -112,8 +112,7 @@ def _check_settings(size, groups, bits, seed, fractions, memory_bytes) -> None:
         raise ValueError(f"got groups={groups!r:.80}; expected a function of a path: lambda path: path.parts[1]")
     if bits not in range(8, 17):
         raise ValueError(f"got bits={bits!r}; expected how many bits of a 16-bit file are used, 8 to 16")
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**63:
-        raise ValueError(f"got seed={seed!r}; expected a whole number, 0 or more")
+    check_seed(seed)
     if not isinstance(memory_bytes, int | float) or not memory_bytes >= 0:
         raise ValueError(f"got memory_bytes={memory_bytes!r}; expected the bytes that pictures may take in memory")
 

@@ -1,7 +1,7 @@
 """loader: batches (x, y) from a split, x as the backbone wants it."""
 
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from contextlib import closing
 from dataclasses import dataclass, field
 
@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from sftlib.datasets.augment import Augment
 from sftlib.datasets.splits import Examples, Pictures, Split
+from sftlib.inputs import tensor
 
 Preprocess = Callable[[Tensor], Tensor]
 
@@ -75,6 +76,8 @@ class Loader:
     def load_state_dict(self, state: dict) -> None:
         """The next iteration gives the batches that followed; ValueError for the state of another loader."""
         own = self.state_dict()
+        if not isinstance(state, dict):
+            raise ValueError(f"got a {type(state).__name__}; expected what state_dict of a loader gives")
         if missing := sorted(own.keys() - state.keys()):
             raise ValueError(f"got the place of a loader without {missing}; expected what state_dict of a loader gives")
         for name in ("examples", "data", "batch_size", "shuffle", "drop_last", "weights"):
@@ -133,7 +136,17 @@ class Loader:
         return x[: len(own)], y[own.start : own.stop]
 
     def _augmented(self, pictures: Tensor) -> Tensor:
-        return pictures if self.augment is None else self.augment(pictures, self.generator)
+        if self.augment is None:
+            return pictures
+        return _checked(self.augment(pictures, self.generator), len(pictures), "augment")
+
+
+_WANTED = {
+    "split": "a split of a dataset (data.train), or any map-style dataset of (picture uint8 (3, H, W), label)",
+    "preprocess": "a function of pictures uint8 (n, 3, H, W): a backbone's .preprocess",
+    "augment": "a function of pictures and a generator, from sftlib.datasets.augment, or None",
+    "generator": "a torch.Generator, or None for one with torch's own seed",
+}
 
 
 def loader(
@@ -157,15 +170,7 @@ def loader(
     weights (N,): an epoch is N draws with repetition, row i with probability weights_i / Σ weights. Classes come
     equally often with `1 / labels.bincount()[labels]`, labels those of the split.
     """
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"got batch_size={batch_size!r}; expected a whole number of pictures, 1 or more")
-    if len(split) == 0:
-        raise ValueError("got an empty split; expected at least one example: look at the dataset's fractions")
-    if drop_last and len(split) < batch_size:
-        raise ValueError(
-            f"got drop_last with {len(split)} examples and batch_size={batch_size}; no batch would be left: "
-            "take a smaller batch_size"
-        )
+    _check(split, preprocess, batch_size, augment, generator, drop_last)
     return Loader(
         split=split if isinstance(split, Split) else Examples(split),
         preprocess=preprocess,
@@ -178,9 +183,25 @@ def loader(
     )
 
 
+def _check(split, preprocess, batch_size, augment, generator, drop_last) -> None:
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"got batch_size={batch_size!r}; expected a whole number of pictures, 1 or more")
+    for name, value, wanted in (("preprocess", preprocess, Callable), ("augment", augment, Callable | None),
+                                ("generator", generator, Generator | None), ("split", split, Sized)):  # fmt: skip
+        if not isinstance(value, wanted):
+            raise ValueError(f"got {name}={value!r:.80}; expected {_WANTED[name]}")
+    if len(split) == 0:
+        raise ValueError("got an empty split; expected at least one example: look at the dataset's fractions")
+    if drop_last and len(split) < batch_size:
+        raise ValueError(
+            f"got drop_last with {len(split)} examples and batch_size={batch_size}; no batch would be left: "
+            "take a smaller batch_size"
+        )
+
+
 def _weights(weights: Tensor | Sequence[float], n: int) -> Tensor:
     """-> float64 (n,) on the CPU; ValueError unless they can be drawn by"""
-    weights = torch.as_tensor(weights).detach().cpu().double()
+    weights = tensor(weights, "weights").detach().cpu().double()
     if weights.shape != (n,) or not weights.isfinite().all() or (weights < 0).any() or weights.sum() == 0:
         raise ValueError(
             f"got weights of shape {tuple(weights.shape)} from {weights.min():g} to {weights.max():g}; expected one "
@@ -188,14 +209,14 @@ def _weights(weights: Tensor | Sequence[float], n: int) -> Tensor:
             if weights.numel()
             else f"got no weights; expected one for each of the {n} examples"
         )
-    return weights
+    return weights / weights.max()  # their sum is finite
 
 
-def _checked(x: Tensor, n: int) -> Tensor:
+def _checked(x: Tensor, n: int, giver: str = "preprocess") -> Tensor:
     if not isinstance(x, Tensor) or x.shape[:1] != (n,):
         got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
         raise ValueError(
-            f"got {got} from preprocess for {n} picture(s), a batch ({n}, 3, H, W); expected a tensor ({n}, …)"
+            f"got {got} from {giver} for {n} picture(s), a batch ({n}, 3, H, W); expected a tensor ({n}, …)"
         )
     return x
 

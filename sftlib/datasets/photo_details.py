@@ -47,7 +47,8 @@ NOISE, CONTRAST, SPAN = 0.05, (0.4, 0.9), (36, 80)  # deviation and factors of t
 def load(*, size: int = 96, seed: int = 0, numbers: tuple[int, int, int] = (1000, 240, 480)) -> Splits:
     """-> Splits of (picture uint8 (3, size, size), label of 8), as many pictures as numbers says"""
     check_size(size)
-    if size is None or len(numbers) != 3 or not all(type(n) is int and n >= 1 for n in numbers):
+    three = isinstance(numbers, tuple | list) and len(numbers) == 3 and all(type(n) is int for n in numbers)
+    if size is None or not three or min(numbers) < 1:
         raise ValueError(f"got size={size}, numbers={numbers}; expected a side in pixels and three numbers ≥ 1")
     photos = {name: _photo(name) for name in ("china", "flower")}
     gen = Generator().manual_seed(seed)

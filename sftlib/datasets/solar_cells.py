@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sftlib import runtime
 from sftlib.datasets.decode import decode, in_threads, read_bytes
-from sftlib.datasets.splits import PictureSplit, Splits, check_three_fractions, stratified_split
+from sftlib.datasets.splits import PictureSplit, Splits, check_seed, check_three_fractions, stratified_split
 
 LABELS_SHA256 = "0abe6fe7700aea571717d7d7dfec005a47c6207b4cde26a4556b6807a115483d"
 PICTURES_SHA256 = "23ca267689338c754ae3cc3ef36005bdbbb96f3dbeb401031e3a5e46b0dad8d5"  # all files, in label order
@@ -57,6 +57,7 @@ def load(
     """
     _check_arguments(task, size, types)
     check_three_fractions(fractions)
+    check_seed(seed)
     names, probabilities, kinds = _table()
     parts = stratified_split((probabilities * 3).round().long() * 2 + kinds, fractions, _generator(seed))
     keep = torch.isin(kinds, torch.tensor([TYPES.index(t) for t in types]))
@@ -68,7 +69,7 @@ def load(
 
 
 def _check_arguments(task: str, size: int | None, types: Sequence[str]) -> None:
-    if task not in TASKS:
+    if not isinstance(task, str) or task not in TASKS:
         raise ValueError(f"got task={task!r}; expected one of {', '.join(map(repr, TASKS))}")
     whole = isinstance(size, int | np.integer) and not isinstance(size, bool)
     if size is not None and not (whole and 1 <= size <= LARGEST_SIDE):

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from sftlib.inputs import tensor
+
 Pictures = Tensor | Iterable[Tensor]  # uint8 (n, 3, H, W), or n of (3, h, w), each of a size of its own
 
 
@@ -71,7 +73,7 @@ class PictureSplit(Split):
 
     def __post_init__(self) -> None:
         for f in fields(self):
-            object.__setattr__(self, f.name, _column(getattr(self, f.name)))
+            object.__setattr__(self, f.name, _column(getattr(self, f.name), f.name))
         lengths = {f.name: len(getattr(self, f.name)) for f in fields(self)}
         if len(set(lengths.values())) > 1:
             raise ValueError(
@@ -143,8 +145,8 @@ def _example(example: object, i: int) -> tuple[Tensor, Tensor]:
     """What a dataset gave for i -> picture (3, h, w), label () or (…)"""
     try:
         picture, label = example
-        picture, label = _column(picture), torch.as_tensor(label)
-        if isinstance(picture, Tensor) and picture.ndim == 3:
+        picture, label = tensor(picture, "picture"), tensor(label, "label")
+        if picture.ndim == 3:
             return picture, label
         raise ValueError
     except (TypeError, ValueError, RuntimeError):
@@ -157,8 +159,8 @@ def _example(example: object, i: int) -> tuple[Tensor, Tensor]:
 
 def row_numbers(rows: Tensor | Sequence[int], n: int) -> Tensor:
     """rows of a split of n examples -> the same, integers (M,); ValueError for others, a mask of booleans among them"""
-    rows = torch.as_tensor(rows)
-    if rows.dtype == torch.bool or rows.is_floating_point() and len(rows) > 0 or rows.ndim != 1:
+    rows = tensor(rows, "rows")
+    if rows.dtype == torch.bool or rows.is_floating_point() and rows.numel() > 0 or rows.ndim != 1:
         raise ValueError(
             f"got rows {rows.dtype} of shape {tuple(rows.shape)}; expected row numbers, integers (M,): of a mask take "
             "mask.nonzero().flatten()"
@@ -178,10 +180,16 @@ def _rows_of(column: Tensor | tuple | int | None, rows: Tensor) -> Tensor | tupl
     return take(column, rows) if column.ndim == 4 else column[rows]
 
 
-def _column(values: Tensor | np.ndarray | Sequence[str]) -> Tensor | tuple:
-    if isinstance(values, np.ndarray) and values.dtype.kind in "biuf":
-        return torch.from_numpy(np.array(values, order="C"))
-    return values if isinstance(values, Tensor) else tuple(values)
+def _column(values: object, name: str) -> Tensor | tuple[str, ...]:
+    """One value a row: names as a tuple, anything else as a tensor (N, …)"""
+    if name == "names":
+        if isinstance(values, str) or not isinstance(values, Iterable) or not all(isinstance(v, str) for v in values):
+            raise ValueError(f"got names={values!r:.80}; expected one text for each picture, in a tuple")
+        return tuple(values)
+    column = tensor(values, name)
+    if column.ndim == 0:
+        raise ValueError(f"got {name}={values!r:.80}; expected one for each picture")
+    return column
 
 
 def _plain(label: Tensor) -> int | Tensor:
@@ -258,10 +266,11 @@ def _one_each(sizes: Sequence[int], fractions: Sequence[float]) -> list[int]:
 
 def check_fractions(fractions: Sequence[float]) -> None:
     """ValueError unless fractions are shares of one whole, the first of them above 0"""
+    fractions = tuple(fractions) if isinstance(fractions, Iterable) else (fractions,)
     shares = [f if isinstance(f, int | float | np.number) else math.nan for f in fractions]
     if not shares or not all(0 <= f <= 1 for f in shares) or abs(sum(shares) - 1) > 1e-6 or shares[0] == 0:
         raise ValueError(
-            f"got fractions={tuple(fractions)}; expected the shares of train, val and test, none negative, "
+            f"got fractions={fractions}; expected the shares of train, val and test, none negative, "
             "train above 0, together 1: for example (0.7, 0.15, 0.15)"
         )
 
@@ -274,3 +283,9 @@ def check_three_fractions(fractions: Sequence[float]) -> None:
             f"got fractions={tuple(fractions)}; expected three shares, of train, val and test: (0.8, 0.2, 0) has no "
             "test split"
         )
+
+
+def check_seed(seed: int) -> None:
+    """ValueError unless a generator can be seeded with it"""
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**63:
+        raise ValueError(f"got seed={seed!r}; expected a whole number, 0 or more")
