@@ -388,6 +388,19 @@ def test_files_that_do_not_fit_are_named_and_change_nothing(tmp_path):
         load_checkpoint(path, model, torch.optim.AdamW(param_groups(g=(model.head, 0.1))))
 
 
+def test_groups_with_names_are_taken_and_another_name_is_refused(tmp_path):
+    def build(**names):
+        model = tiny_model()
+        groups = param_groups(**{names.get(k, k): (getattr(model, k), 0.1) for k in ("backbone", "head")})
+        return model, torch.optim.SGD(groups, momentum=0.9), everything()[2]
+
+    path = tmp_path / "last.pt"
+    model, optimizer, _ = saved(path, parts=build())
+    load_checkpoint(path, *build()[:2])
+    with pytest.raises(ValueError, match=r"an optimizer group has no \['name'\] as here"):
+        load_checkpoint(path, *build(head="g")[:2])
+
+
 @pytest.mark.parametrize("other", [torch.optim.SGD, torch.optim.Adam, torch.optim.RMSprop])
 def test_another_optimizer_is_refused_before_anything_changes(other, tmp_path):
     saved(tmp_path / "last.pt")
