@@ -62,7 +62,15 @@ def test_lab_py_holds_nothing_that_python_2_or_3_6_cannot_read():
             assert not node.kwonlyargs and not any(a.annotation for a in node.args)
         if isinstance(node, ast.List | ast.Tuple):
             assert not any(isinstance(e, ast.Starred) for e in node.elts)
-    for name in ("lab_system.py", "lab_environment.py", "lab_install.py", "lab_keep.py", "lab_my.py", "lab_probe.py"):
+    for name in (
+        "lab_system.py",
+        "lab_environment.py",
+        "lab_install.py",
+        "lab_keep.py",
+        "lab_my.py",
+        "lab_probe.py",
+        "lab_tests.py",
+    ):
         ast.parse((HERE / "tools" / name).read_text(encoding="utf-8"), feature_version=(3, 6))
 
 
