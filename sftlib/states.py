@@ -119,6 +119,8 @@ def _alike(theirs, ours) -> bool:
     """Whether an optimizer can take the setting ``theirs`` in place of ``ours``"""
     if isinstance(ours, list | tuple):
         return type(theirs) is type(ours) and len(theirs) == len(ours) and all(map(_alike, theirs, ours))
+    if isinstance(ours, str):  # the name that `param_groups` gives
+        return theirs == ours
     if isinstance(ours, str):  # the name of a group
         return theirs == ours
     kinds = (bool | None) if ours is None or isinstance(ours, bool) else (int | float | Tensor)

@@ -621,3 +621,14 @@ def test_a_link_in_the_place_of_a_checkpoint_stays_a_link(tmp_path):
         model, optimizer, _ = saved(link, place=place)
         assert link.is_symlink() and load_checkpoint(link, model, optimizer).progress["batch"] == place - 4
     assert [p.name for p in (tmp_path / "disk").iterdir()] == ["run.pt"]
+
+
+def test_groups_with_names_go_on_and_those_of_another_name_are_refused(tmp_path):
+    model = Model(nn.Linear(5, 3), LinearHead(3, 2))
+    optimizer = torch.optim.SGD(param_groups(f=(model.backbone, 0.1), g=(model.head, 0.2)))
+    *_, last = fit(model, [(torch.randn(7, 5), torch.arange(7) % 2)], optimizer, epochs=1)
+    save_checkpoint(tmp_path / "named.pt", model, optimizer, epoch=last)
+    assert load_checkpoint(tmp_path / "named.pt", model, optimizer).epoch == 1
+    optimizer.param_groups[0]["name"] = "trunk"
+    with pytest.raises(ValueError, match=r"no \['name'\] as here"):
+        load_checkpoint(tmp_path / "named.pt", model, optimizer)
