@@ -115,7 +115,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
         canvas = Image.new("RGB", picture.size, WHITE)
         canvas.paste(picture, mask=picture)
         return canvas
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def check_size(size: int | None) -> None:
