@@ -13,10 +13,10 @@ save = script.save_checkpoint
 first_life = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
 
 
-def save_or_die(path, model, optimizer, *, seed, step=None, epoch=None):
+def save_or_die(path, model, optimizer, *, settings, step=None, epoch=None):
     if first_life and model.group.rank == 1 and step is not None and step.step == 5:
         os.kill(os.getpid(), signal.SIGKILL)  # nothing is tidied up
-    return save(path, model, optimizer, seed=seed, step=step, epoch=epoch)
+    return save(path, model, optimizer, settings=settings, step=step, epoch=epoch)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,130 @@
+"""Name the class of pictures with what tools/train.py has trained.
+
+    python tools/predict.py RUN PICTURES > predicted.csv
+    python tools/predict.py RUN PICTURES --out predicted.csv
+
+RUN is the folder of a run: its best.pt holds the weights of its best epoch, the names of the classes and how pictures
+are prepared. PICTURES is one picture, or a folder with pictures in whatever folders below it. The CSV has a row for
+every picture: file (its path below PICTURES), class (the most probable one), and a column for each class, named by it,
+with its probability. Files that cannot be read are named on the screen, have no row, and make the exit code 1; 2 means
+that nothing could be predicted.
+"""
+
+import argparse
+import csv
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from sftlib import runtime
+from sftlib.backbones import load_backbone
+from sftlib.datasets.decode import decode, in_threads, read_bytes
+from sftlib.datasets.folder_walk import Problems, pictures_below, shown
+from sftlib.model import LinearHead, Model, load_safely, require_same_shapes
+
+FIRST = ("file", "class")
+
+
+def trained(path: Path) -> tuple[Model, list[str], int | None]:
+    """best.pt of a run -> the model in eval mode, its classes, and the side that pictures are read at (None: as is)"""
+    state = load_safely(path)
+    try:
+        weights, classes = state["model"], state["settings"]["classes"]
+        options, preprocess = state["settings"]["options"], state["settings"]["preprocess"]
+        name, size, pictures = (options[key] for key in ("backbone", "size", "pictures"))
+    except (KeyError, TypeError):
+        raise ValueError(f"{path} was not written by tools/train.py; expected the best.pt of a run of it") from None
+    f = load_backbone(name, pretrained=False, size=size)
+    if str(f.preprocess) != preprocess:
+        raise ValueError(
+            f"{path} was trained on pictures prepared by {preprocess}, this version has {f.preprocess}: predict with "
+            "the version of the course that trained it"
+        )
+    model = Model(f, LinearHead(f.feature_dim, len(classes)))
+    require_same_shapes(path, weights, model.state_dict())
+    model.load_state_dict(weights)
+    return model.to(runtime.device()).eval(), classes, None if pictures is None else size
+
+
+def found(pictures: Path) -> tuple[Path, list[Path], dict[str, str]]:
+    """One picture or a folder -> the folder that names are relative to, the files, and what is wrong with others"""
+    if pictures.is_file():
+        return pictures.parent, [pictures], {}
+    if not pictures.is_dir():
+        raise ValueError(f"got {shown(pictures)}, which does not exist; expected a picture, or a folder with pictures")
+    problems = Problems(pictures)
+    files = pictures_below(pictures, problems, [])
+    if not files and not problems.reasons:
+        raise ValueError(f"got {shown(pictures)}, in which no file has a picture's suffix; expected pictures")
+    return pictures, files, problems.reasons
+
+
+def read(path: Path, size: int | None) -> torch.Tensor | str:
+    """A file -> its picture uint8 (3, H, W), or what is wrong with it"""
+    try:
+        return torch.from_numpy(decode(read_bytes(path), size)).permute(2, 0, 1)
+    except ValueError as error:
+        return str(error)
+
+
+@torch.inference_mode()
+def predicted(model: Model, pictures: list[torch.Tensor]) -> torch.Tensor:
+    """n pictures uint8 (3, h, w), each of its own size -> probabilities (n, K) on the CPU"""
+    where = next(model.parameters()).device
+    x = torch.cat([model.backbone.preprocess(picture[None].to(where)) for picture in pictures])
+    return model(x).double().softmax(1).cpu()
+
+
+def rows(model: Model, classes: list[str], root: Path, files: list[Path], size: int | None, batch: int, broken: dict
+         ) -> Iterator[list]:  # fmt: skip
+    """(file, class, probability of each class) of every file that can be read; what is wrong goes to ``broken``"""
+    for start in range(0, len(files), batch):
+        paths = files[start : start + batch]
+        pictures = list(zip(paths, in_threads(lambda p: read(p, size), paths), strict=True))
+        broken |= {shown(p.relative_to(root)): reason for p, reason in pictures if isinstance(reason, str)}
+        pictures = [(shown(p.relative_to(root)), picture) for p, picture in pictures if not isinstance(picture, str)]
+        outputs = predicted(model, [picture for _, picture in pictures]) if pictures else ()
+        for (name, _), p in zip(pictures, outputs, strict=True):
+            if p.isfinite().all():
+                yield [name, classes[int(p.argmax())], *(f"{value:.6f}" for value in p.tolist())]
+            else:
+                broken[name] = "the network's output for it is not finite"
+
+
+def arguments(words: list[str] | None) -> argparse.Namespace:
+    """The command line's words -> options"""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="folder of the run, with best.pt")
+    parser.add_argument("pictures", type=Path, help="a picture, or a folder with pictures")
+    parser.add_argument("--out", type=Path, help="the CSV file; default: the screen")
+    parser.add_argument("--batch", type=int, default=32, help="pictures at once")
+    options = parser.parse_args(words)
+    if options.batch < 1:
+        parser.error(f"argument --batch: got {options.batch}; expected at least 1")
+    return options
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run the script with these words, by default those of the command line; returns the exit code"""
+    options = arguments(words)
+    model, classes, size = trained(options.run / "best.pt")
+    root, files, broken = found(options.pictures)
+    columns = [*FIRST, *(f"probability of {c}" if c in FIRST else c for c in classes)]
+    with open(options.out or os.dup(sys.stdout.fileno()), "w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(columns)
+        table.writerows(rows(model, classes, root, files, size, options.batch, broken))
+    for name, reason in sorted(broken.items()):
+        print(f"predict.py: {name}: {reason}", file=sys.stderr)
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except (ValueError, OSError, MemoryError) as error:
+        print(f"predict.py: {error}", file=sys.stderr)
+        sys.exit(2)
