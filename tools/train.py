@@ -102,9 +102,9 @@ def resumed(options: argparse.Namespace, model: Model, optimizer, settings: dict
 
 def require_same_run(path: Path, saved: dict, here: dict) -> None:
     """ValueError, naming the first difference, unless the run at ``path`` can go on with these settings"""
-    pairs = {name: (saved[name], here[name]) for name in ("classes", "preprocess")}
     free = ("pictures", *RATES)  # the pictures themselves are compared by the loader
-    pairs |= {f"--{n.replace('_', '-')}": (v, here["options"][n]) for n, v in saved["options"].items() if n not in free}
+    pairs = {f"--{n.replace('_', '-')}": (v, here["options"][n]) for n, v in saved["options"].items() if n not in free}
+    pairs |= {name: (saved[name], here[name]) for name in ("classes", "preprocess")}
     for name, (there, now) in pairs.items():
         if there != now:
             raise ValueError(
