@@ -44,7 +44,7 @@ SYSTEM = {"role": "system", "content": "Be brief."}
 def bare(request):
     """Tokens of single bytes; or with pairs too, some of them across the border between a template and the words"""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    pairs = ["ĊĊ", "Ġt", "ĠT", "ti", "st", "an", ".Ċ"] if request.param == "pairs" else []
+    pairs = ["ĊĊ", "tĊ", "Ġt", "ĠT", "ti", "st", "an", ".Ċ"] if request.param == "pairs" else []
     merges = [tuple(pair) for pair in pairs]
     pieces = Tokenizer(models.BPE({token: i for i, token in enumerate([*alphabet, *pairs])}, merges))
     pieces.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -109,19 +109,20 @@ def test_an_empty_answer_is_the_end_of_its_turn_alone(tokenizer, name):
 
 
 def test_a_token_across_the_border_counts_for_the_words(tokenizer):
-    tokenizer.chat_template = CHATML
+    tokenizer.chat_template = CHATML.replace("m['role'] + '\n'", "m['role'] + ':\n'")
     messages = [TALK[0], {"role": "assistant", "content": "\nTwo"}]
     ids, answer = chat.encode(tokenizer, messages)
-    expected = "\n\nTwo<|im_end|>" if "ĊĊ" in tokenizer.get_vocab() else "\nTwo<|im_end|>"
+    expected = "\n\nTwo<|im_end|>" if "ĊĊ" in tokenizer.get_vocab() else "\nTwo<|im_end|>"  # one token
     assert runs(tokenizer, ids, answer) == [expected]
 
 
-def test_between_the_words_and_the_end_nothing_is_marked(tokenizer):
+@pytest.mark.parametrize("words", ["In May.", "At last"])  # "st" is one token, and two where a line ends behind it
+def test_between_the_words_and_the_end_nothing_is_marked(tokenizer, words):
     tokenizer.chat_template = CHATML.replace("'<|im_end|>'", "'\n<|im_end|>'")
-    messages = [TALK[0], {"role": "assistant", "content": "In May."}]
+    messages = [TALK[0], {"role": "assistant", "content": words}]
     ids, answer = chat.encode(tokenizer, messages)
-    together = ".Ċ" in tokenizer.get_vocab()  # the line's end is in the token of the full stop
-    assert runs(tokenizer, ids, answer) == (["In May.\n<|im_end|>"] if together else ["In May.", "<|im_end|>"])
+    together = ".Ċ" in tokenizer.get_vocab()  # the line's end is in the token of the last letter
+    assert runs(tokenizer, ids, answer) == ([f"{words}\n<|im_end|>"] if together else [words, "<|im_end|>"])
 
 
 def test_the_first_message_may_be_the_assistants(tokenizer):
