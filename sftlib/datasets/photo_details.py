@@ -87,6 +87,11 @@ def _cut_out(photo: Tensor, detail: Detail, size: int, u: Tensor) -> Tensor:
 
 def _photo(name: str) -> Tensor:
     """-> (3, H, W) in [0, 1]"""
+    return torch.from_numpy(photograph(name)).permute(2, 0, 1)
+
+
+def photograph(name: str) -> np.ndarray:
+    """A photograph of scikit-learn's, china or flower -> float32 (H, W, 3) in [0, 1]"""
     spec = find_spec("sklearn")  # finds the folder without importing it
     folder = Path(spec.submodule_search_locations[0]) / "datasets" / "images"
-    return torch.from_numpy(np.array(decode(read_bytes(folder / f"{name}.jpg")))).permute(2, 0, 1).float() / 255
+    return decode(read_bytes(folder / f"{name}.jpg")).astype(np.float32) / 255
