@@ -41,14 +41,13 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from sftlib.backbones import load_backbone
-from sftlib.compiling import compile_pays
 from sftlib.datasets import PictureSplit, augment, loader, solar_cells
 from sftlib.datasets.augment import Augment
 from sftlib.datasets.on_device import prefetch, to_device
 from sftlib.model import LinearHead, Model
 from sftlib.runtime import Precision, device, seed_everything, versions
 from sftlib.schedules import warmup_cosine
-from sftlib.training import Epoch, Step, evaluate, fit, measure_precision
+from sftlib.training import Epoch, Step, compile_pays, evaluate, fit, measure_precision
 
 SIDE, CLASSES, RATE, MOMENTUM = 224, 2, 1e-4, 0.9
 CROP_AND_FLIP = augment.Chain((augment.Crop(SIDE), augment.flip))

@@ -76,8 +76,9 @@ def drawing_s() -> float:
 
 def _step(number):
     return Record(
-        step=number, steps=10**9, epoch=1, loss=1 / number, task_loss=0.5, feature_loss=0.0, lr=1e-3, images_per_s=211.0
-    )
+        step=number, steps=10**9, epoch=1, n=4, loss=1 / number, task_loss=0.5, feature_loss=0.0, lr=1e-3,
+        examples_per_s=211.0,
+    )  # fmt: skip
 
 
 def use(cycles: int) -> tuple[int, float, float]:

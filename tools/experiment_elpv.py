@@ -43,6 +43,7 @@ import torch.nn.functional as F
 
 from sftlib.adaptation import average, decay_matrices_only, param_groups
 from sftlib.backbones import load_backbone
+from sftlib.batches import count
 from sftlib.datasets import augment, loader, solar_cells
 from sftlib.datasets.splits import stratified_split
 from sftlib.features import extract, linear_probe, upper_part
@@ -74,6 +75,7 @@ class Recipe:
     lr: float = 3e-3
     cut: str = ""  # f up to this stage stays as it came; "": all of f trains
     loss: Callable = four_levels
+    terms: Callable = count  # of y, what the loss is a mean over
     averaged: int = 1
     views: int = 1  # or 8
     probed: bool = False  # g starts as a linear probe
@@ -147,7 +149,7 @@ def train(recipe, seed, part="train"):
         model = upper_part(model, recipe.cut)
     steps = len(batches) * recipe.epochs
     schedule = warmup_cosine(steps, warmup=steps // 10)
-    how = {"schedule": schedule, "task_loss": recipe.loss, "precision": PRECISION}
+    how = {"schedule": schedule, "task_loss": recipe.loss, "terms": recipe.terms, "precision": PRECISION}
     states = []
     for record in fit(model, batches, optimizer_of(model, recipe), epochs=recipe.epochs, **how):
         if isinstance(record, Epoch) and record.epoch > recipe.epochs - recipe.averaged:

@@ -35,7 +35,7 @@ from sftlib.features import Cached, extract, linear_probe, upper_part
 from sftlib.model import LinearHead, Model
 from sftlib.runtime import Precision, seed_everything
 from sftlib.schedules import warmup_cosine
-from sftlib.training import fit, forward
+from sftlib.training import Objective, fit, forward
 
 SEEDS = range(5)
 TUNING_SEED = 1001
@@ -307,7 +307,7 @@ def kept_for_backward(model, x, y):
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        forward(model.train(), PRECISION.place(x), y, task_loss=F.cross_entropy, precision=PRECISION)
+        forward(model.train(), PRECISION.place(x), y, Objective(), PRECISION)
     return sum(nbytes for _, nbytes in kept.values())
 
 

@@ -23,7 +23,8 @@ from sftlib import runtime
 from sftlib.backbones import load_backbone
 from sftlib.datasets.decode import decode, in_threads, read_bytes
 from sftlib.datasets.folder_walk import Problems, pictures_below, shown
-from sftlib.model import LinearHead, Model, load_safely, require_same_shapes
+from sftlib.model import LinearHead, Model
+from sftlib.model.files import load_safely, require_same_shapes
 
 FIRST = ("file", "class")
 

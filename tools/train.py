@@ -41,15 +41,24 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from sftlib.adaptation import eval_stats_train_affine, freeze, param_groups
 from sftlib.backbones import load_backbone
-from sftlib.checkpoints import Checkpoint, load_checkpoint
 from sftlib.datasets import Splits, augment, image_folder, loader, solar_cells
 from sftlib.datasets.loading import Loader
 from sftlib.datasets.on_device import to_device
-from sftlib.model import LinearHead, Model, load_safely
-from sftlib.parallel import Group, Parallel, Shards, evaluate_slices, fit, save_checkpoint, workers
-from sftlib.runtime import FLOAT32, Precision, seed_everything
+from sftlib.model import LinearHead, Model
+from sftlib.model.files import load_safely
+from sftlib.runtime import FLOAT32, Group, Precision, seed_everything
 from sftlib.schedules import warmup_cosine
-from sftlib.training import Epoch
+from sftlib.training import (
+    Checkpoint,
+    Epoch,
+    Parallel,
+    Shards,
+    evaluate,
+    fit,
+    load_checkpoint,
+    save_checkpoint,
+    workers,
+)
 
 COLUMNS = ("epoch", "train_loss", "train_accuracy", "train_n", "val_loss", "val_accuracy", "val_n")
 RATES = ("rate_f", "rate_g")  # may be changed at --resume
@@ -171,7 +180,7 @@ def test(options, group: Group, model: Parallel, data: Splits, precision: Precis
     model.load_state_dict(state["model"])
     pictures = to_device(data.test, group.device)
     batches = loader(pictures, model.backbone.preprocess, batch_size=max(options.batch, group.world))
-    found = evaluate_slices(model, Shards(batches, group), precision=precision)
+    found = evaluate(model, Shards(batches, group), precision=precision)
     row = [best(state["settings"]["log"])[0], *found.values()]
     say("test, with the weights of epoch {}: loss {:.4f} accuracy {:.4f} (n {})".format(*row), flush=True)
     write(path, [row], group, ("epoch", "test_loss", "test_accuracy", "test_n"))

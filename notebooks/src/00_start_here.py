@@ -23,9 +23,10 @@ from sftlib.adaptation import param_groups
 from sftlib.backbones import load_backbone
 from sftlib.checks import check
 from sftlib.datasets import augment, loader, solar_cells
+from sftlib.environment import environment_report
 from sftlib.model import LinearHead, Model
 from sftlib.plotting import curves, idea, pictures, use_style
-from sftlib.runtime import environment_report, profile, seed_everything
+from sftlib.runtime import profile, seed_everything
 from sftlib.training import evaluate, fit, measure_precision
 from sftlib.widgets import LiveRun
 

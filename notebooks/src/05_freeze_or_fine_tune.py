@@ -549,7 +549,7 @@ def train_above_stage2(cached):
     ]
     return torch.cat([p.detach().flatten() for p in trainable(model)]), steps[
         -1
-    ].images_per_s
+    ].examples_per_s
 
 
 # %% tags=["varies"]

@@ -34,15 +34,20 @@ from torch import nn
 
 from sftlib.adaptation import eval_stats_train_affine, param_groups
 from sftlib.backbones import load_backbone
-from sftlib.checkpoints import load_checkpoint
 from sftlib.checks import check
-from sftlib.compiling import compile_pays
 from sftlib.datasets import augment, loader, solar_cells
 from sftlib.datasets.on_device import prefetch, to_device
 from sftlib.model import LinearHead, Model
 from sftlib.plotting import COLOURS, curves, idea, pictures, short, use_style
 from sftlib.runtime import cache_folder, device, profile, seed_everything
-from sftlib.training import Controls, fit, measure_precision, train_step
+from sftlib.training import (
+    Controls,
+    compile_pays,
+    fit,
+    load_checkpoint,
+    measure_precision,
+    train_step,
+)
 from sftlib.widgets import Explorer, LiveRun
 
 use_style()
@@ -783,10 +788,9 @@ import torch
 
 from sftlib.adaptation import param_groups
 from sftlib.backbones import load_backbone
-from sftlib.checkpoints import save_checkpoint
 from sftlib.datasets import PictureSplit, augment, loader
 from sftlib.model import LinearHead, Model
-from sftlib.training import Step, fit
+from sftlib.training import Step, fit, save_checkpoint
 
 def parts(folder):
     torch.manual_seed(0)
@@ -1087,8 +1091,7 @@ from pathlib import Path
 import torch
 from small_run import parts
 
-from sftlib.parallel import Parallel, Shards, fit, workers
-from sftlib.training import Epoch
+from sftlib.training import Epoch, Parallel, Shards, fit, workers
 
 folder = Path(sys.argv[1])
 with workers() as group:
