@@ -4,11 +4,13 @@ Pictures are one tensor (N, 3, H, W), a text is {"ids": (N, T), "mask": (N, T)},
 (N,)), a detector's input ([N pictures], [N targets]). A list's examples may be nests: {"boxes": …, "labels": …}.
 """
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def each(function: Callable[[Tensor], Tensor], nest):
@@ -74,6 +76,67 @@ def check_pair(x, y) -> int:
             )
         raise ValueError(f"got {n} examples in x and {of_y} in y; expected as many in both{hint}")
     return n
+
+
+def pair(given) -> tuple:
+    """What a loader gave -> (x, y); ValueError unless it is a tuple or a list of two"""
+    if not isinstance(given, (tuple, list)) or len(given) != 2:
+        many = f" of {len(given)}" if isinstance(given, (tuple, list)) else ""
+        raise ValueError(
+            f"got a {type(given).__name__}{many} as a batch; expected (x, y): let the dataset return two things, or "
+            "wrap the loader: [(x, y) for x, y, *_ in loader]"
+        )
+    return tuple(given)
+
+
+def as_batch(given, module: nn.Module) -> tuple:
+    """What a loader gave -> (x, y), nests of tensors with as many examples; whole numbers in y as int64
+
+    Arrays of NumPy become tensors, those of float64 in the number format of ``module``. ValueError for texts, numbers
+    in lists, and unequal numbers of examples.
+    """
+    x, y = (_with_tensors(value, name, module) for name, value in zip("xy", pair(given), strict=True))
+    check_pair(x, y)
+    return x, each(_long, y)
+
+
+def _with_tensors(nest, name: str, module: nn.Module):
+    if isinstance(nest, np.ndarray) and nest.dtype.kind in "biuf":
+        tensor = torch.from_numpy(np.require(nest, nest.dtype.newbyteorder("="), ["C", "W"]))
+        own = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.get_default_dtype())
+        return tensor.to(own) if tensor.dtype is torch.float64 else tensor
+    if isinstance(nest, list) and any(isinstance(item, (str, bool, int, float, complex)) for item in nest):
+        kind = f"list of {type(nest[0]).__name__}"
+    elif isinstance(nest, (str, np.ndarray)):
+        kind = f"array of {nest.dtype}" if isinstance(nest, np.ndarray) else "str"
+    elif isinstance(nest, (list, tuple, Mapping)):
+        return _rebuilt(nest, lambda inner: _with_tensors(inner, name, module))
+    else:
+        return nest
+    remedy = f"one tensor or array of numbers, its first axis the examples, such as torch.tensor({name})"
+    if "str" in kind or "<U" in kind or "object" in kind:
+        remedy = "a whole number 0 … K − 1 in place of each text"
+    raise ValueError(f"got {name} as {kind}; expected {remedy}")
+
+
+def _long(t: Tensor) -> Tensor:
+    whole = not (t.is_floating_point() or t.is_complex() or t.dtype is torch.bool)
+    return t.long() if whole else t
+
+
+@contextlib.contextmanager
+def explained(x):
+    """Within, an error that comes of x being a tensor of whole numbers says so."""
+    try:
+        yield
+    except (RuntimeError, TypeError) as error:
+        whole = isinstance(x, Tensor) and not x.is_floating_point()
+        if not whole or not any(words in str(error) for words in ("type", "not implemented for")):
+            raise
+        raise ValueError(
+            f"got x of {x.dtype}, which the model does not take ({str(error).splitlines()[0]}); expected floating "
+            "point: give the loader the backbone's preprocess, or x.float() / 255"
+        ) from error
 
 
 def _rebuilt(nest, function: Callable):

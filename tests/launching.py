@@ -7,7 +7,7 @@ import sys
 import torch
 from helpers import said
 
-from sftlib.parallel import Group
+from sftlib.runtime import Group
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}  # sums over a batch in another order, in float32
 SAME = {"rtol": 0, "atol": 0}

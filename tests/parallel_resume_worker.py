@@ -9,13 +9,10 @@ import torch
 from helpers import D, K, message, plain_model
 from torch import nn
 
-from sftlib import checkpoints, training
-from sftlib.checkpoints import load_checkpoint
 from sftlib.model import LinearHead, Model
-from sftlib.parallel import Parallel, Shards, fit, save_checkpoint, workers
-from sftlib.training import Epoch, Step
+from sftlib.training import Epoch, Parallel, Shards, Step, fit, load_checkpoint, save_checkpoint, workers
 
-STOPS = (1, 4, 6, 7, 8)  # of 4 steps an epoch; in the last one worker 0 has no example
+STOPS = (1, 4, 6, 7, 8)  # of 4 steps an epoch; in the last one each worker has one example
 OUT_AT = 6
 
 
@@ -66,9 +63,9 @@ def whole(group, micro_batch=None):
 def stop_in_one_process(path):
     model, data = plain_model(), worker.batches()
     optimizer = worker.sgd(model)
-    for record in training.fit(model, data, optimizer, **worker.SETTINGS):
+    for record in fit(model, data, optimizer, **worker.SETTINGS):
         if isinstance(record, Step) and record.step == 6:
-            checkpoints.save_checkpoint(path, model, optimizer, step=record)
+            save_checkpoint(path, model, optimizer, step=record)
             break
 
 
@@ -82,12 +79,9 @@ def after_one_process(group, path):
 
 
 def refused(group, folder):
-    """The call that every worker must make, made by one; and workers that go on from two different places"""
-    model, optimizer, records = going(group, plain_model, 0)
-    record = next(records)
-    alone = message(lambda: checkpoints.save_checkpoint(folder / "no.pt", model, optimizer, step=record))
+    """Workers that go on from two different places"""
     *_, records = going(group, with_dropout, 0, folder / f"{STOPS[group.rank]}.pt")
-    return alone, message(lambda: next(records))
+    return message(lambda: next(records))
 
 
 class Full(nn.Module):

@@ -6,19 +6,17 @@ import sys
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from helpers import D, K, message, plain_model
 from torch import nn
 
-from sftlib import training
 from sftlib.adaptation import batchnorm, eval_stats_train_affine, freeze, trainable
-from sftlib.checkpoints import load_checkpoint
 from sftlib.datasets import PictureSplit, Split, augment, loader
 from sftlib.model import LinearHead, Model
-from sftlib.parallel import Group, Parallel, Shards, fit, save_checkpoint, workers
-from sftlib.runtime import FLOAT32, Precision
-from sftlib.training import Epoch, Step
+from sftlib.runtime import FLOAT32, Group, Precision
+from sftlib.training import Epoch, Parallel, Shards, Step, fit, load_checkpoint, save_checkpoint, workers
 
-N, BATCH, EPOCHS = 22, 7, 3  # batches of 7, 7, 7 and 1: slices of 3 and 4, at last of 0 and 1
+N, BATCH, EPOCHS = 23, 7, 3  # batches of 7, 7, 7 and 2: slices of 3 and 4, at last of 1 and 1
 SIDE = 5
 DIES_AT, EXIT_CODE = 6, 7
 TIMEOUT_S = 120  # for a worker that starts later than the other, on a machine with much else to do
@@ -56,7 +54,7 @@ def batches(data=None, seed=3):
 
 
 def val_batches():
-    return loader(split(17), preprocess, batch_size=8)  # 8, 8, 1
+    return loader(split(17), preprocess, batch_size=8)  # 8, 8, 1: at last of 0 and 1
 
 
 def to_origin(z, y):
@@ -108,6 +106,13 @@ def two_layers(seed):
     return Model(f, LinearHead(D, K))
 
 
+CLASS_WEIGHTS = torch.tensor([0.0, 1.0, 0.3])  # class 0 is left out; a worker may have nothing else
+WEIGHED = SETTINGS | {
+    "task_loss": lambda output, y: F.cross_entropy(output, y, CLASS_WEIGHTS),
+    "terms": lambda y: CLASS_WEIGHTS[y].sum(),
+}
+
+
 # name -> (a model from a seed, its preparation, settings of fit, precision)
 RUNS = {
     "all": (plain_model, lambda m: m, SETTINGS, FLOAT32),
@@ -119,6 +124,8 @@ RUNS = {
     "in parts of 3": (plain_model, lambda m: m, SETTINGS | {"micro_batch": 3}, FLOAT32),  # worker 0 cuts no slice
     "in parts of 2": (two_layers, freeze_half_of_f, {"epochs": EPOCHS, "micro_batch": 2}, FLOAT32),
     "BatchNorm in parts of 1": (conv_model, norm_in_eval_mode, SETTINGS | {"micro_batch": 1}, FLOAT32),
+    "weighed classes": (plain_model, lambda m: m, WEIGHED, FLOAT32),
+    "weighed classes in parts of 2": (plain_model, lambda m: m, WEIGHED | {"micro_batch": 2}, FLOAT32),
     "bf16": (conv_model, norm_in_eval_mode, {"epochs": 1}, BF16),
 }
 
@@ -138,10 +145,10 @@ def result(model, records):
 
 
 def in_one_process(name, **changes):
-    """One of RUNS as `training.fit` does it, with whole batches at once"""
+    """One of RUNS in one process, with whole batches at once"""
     build, prepare, settings, precision = RUNS[name]
     model = prepare(build(0))
-    records = training.fit(
+    records = fit(
         model, batches(), sgd(model), val_loader=val_batches(), precision=precision,
         **settings | {"micro_batch": None} | changes,
     )  # fmt: skip

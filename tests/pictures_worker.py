@@ -10,7 +10,8 @@ from PIL import Image
 from sftlib.backbones import load_backbone
 from sftlib.datasets import augment, image_folder, loader
 from sftlib.model import LinearHead, Model
-from sftlib.parallel import Group, Parallel, Shards, fit, workers
+from sftlib.runtime import Group
+from sftlib.training import Parallel, Shards, fit, workers
 
 SIDE, BATCH = 37, 3  # batches of 3 and 2
 AUGMENT = augment.Chain((augment.Crop(SIDE, scale=(0.5, 1)), augment.flip))

@@ -11,9 +11,10 @@ import pytest
 ROOT = Path(__file__).parents[1]
 MODULES = sorted((ROOT / "sftlib").rglob("*.py"))
 
-# What each module or package of sftlib may import from sftlib: leaves first, arrows only upwards
+# What each room of sftlib, a module or a package, imports from the others: exactly, leaves first, arrows only upwards
 EDGES = {
     "runtime": set(),
+    "environment": {"runtime"},
     "inputs": set(),
     "batches": set(),
     "metrics": {"inputs"},
@@ -21,41 +22,38 @@ EDGES = {
     "schedules": {"inputs"},
     "search": set(),
     "adaptation": {"inputs"},
-    "datasets": {"inputs", "runtime"},
-    "model": set(),
+    "model": {"runtime"},
     "backbones": {"model", "runtime"},
-    "features": {"inputs", "model", "runtime"},
-    "selection": {"inputs", "features"},
-    "doctor": {"model", "adaptation"},
-    "records": set(),
-    "guards": {"adaptation", "records", "runtime"},
-    "memory": {"model", "records"},
-    "states": set(),
-    "progress": {"memory", "metrics", "records", "states"},
-    "checkpoints": {"model", "runtime", "records", "progress", "states"},
-    "training": {
-        "model",
-        "adaptation",
-        "metrics",
-        "runtime",
-        "doctor",
-        "records",
-        "guards",
-        "memory",
-        "progress",
-        "checkpoints",
-    },
-    "compiling": {"training", "model", "runtime"},
-    "parallel": {"training", "model", "metrics", "runtime", "datasets", "records", "checkpoints"},
+    "datasets": {"batches", "inputs", "runtime"},
+    "features": {"batches", "inputs", "model", "runtime"},
+    "selection": {"features", "inputs"},
+    "training": {"adaptation", "batches", "datasets", "metrics", "model", "runtime"},
     "plotting": set(),
-    "widgets": {"plotting", "training"},
+    "widgets": {"plotting"},
     "checks": {"losses"},
+}
+# The same within training/
+TRAINING = {
+    "step": set(),
+    "states": set(),
+    "first_batch": {"states", "step"},
+    "parts": {"first_batch", "step"},
+    "records": set(),
+    "watch": set(),
+    "guards": {"records", "step"},
+    "generators": {"states"},
+    "run": {"generators", "parts", "records", "states", "step"},
+    "processes": {"step"},
+    "checkpoints": {"generators", "processes", "records", "run", "states"},
+    "precision": {"parts", "step"},
+    "compiling": {"step"},
+    "loop": {"checkpoints", "first_batch", "guards", "parts", "processes", "records", "run", "step", "watch"},
 }
 MOST_LINES, MOST_LINES_OF_A_FUNCTION = 300, 40
 
 
-def imported(tree):
-    """syntax tree -> (first-level modules of sftlib that it imports, whether it imports a star)"""
+def imported(tree, level=1):
+    """syntax tree -> (modules of sftlib, or of one of its packages, that it imports; whether it imports a star)"""
     names, star = set(), False
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -64,7 +62,8 @@ def imported(tree):
             star |= any(alias.name == "*" for alias in node.names)
             assert not node.level, "imports name their module in full"
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return {n.split(".")[1] for n in names if n.startswith("sftlib.")}, star
+    parts = [n.split(".") for n in names]
+    return {part[level] for part in parts if part[0] == "sftlib" and len(part) > level}, star
 
 
 def faults(source, owner):
@@ -129,14 +128,35 @@ def test_a_broken_rule_is_seen(source, words):
 
 
 def test_what_is_allowed_is_not_a_fault():
-    source = "from sftlib.losses import center\nfrom sftlib.losses import cosface\nimport torch\n"
+    source = "from sftlib.features import extract\nfrom sftlib.inputs import whole\nimport torch\n"
     source += "def f():\n    '''z (N, D)'''\n" + "    x = 2\n" * 38
-    assert list(faults(source, "checks")) == []
+    assert list(faults(source, "selection")) == []
 
 
-def test_imports_have_no_cycle():
-    order = list(EDGES)
-    assert all(order.index(name) < order.index(module) for module, names in EDGES.items() for name in names)
+@pytest.mark.parametrize("edges", [EDGES, TRAINING], ids=["sftlib", "training"])
+def test_imports_have_no_cycle(edges):
+    order = list(edges)
+    assert all(order.index(name) < order.index(module) for module, names in edges.items() for name in names)
+
+
+def rooms(folder, level):
+    """A package's folder -> name of each module or package in it -> those of its neighbours that it imports"""
+    found = {}
+    for path in sorted(folder.rglob("*.py")):
+        name = path.relative_to(folder).parts[0].removesuffix(".py")
+        if name != "__init__":
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            found.setdefault(name, set()).update(imported(tree, level)[0] - {name})
+    return found
+
+
+def test_every_edge_is_used_and_listed():
+    assert rooms(ROOT / "sftlib", 1) == EDGES
+
+
+def test_every_edge_within_training_is_used_and_listed():
+    found, own = rooms(ROOT / "sftlib" / "training", 2), set(TRAINING)
+    assert {name: names & own for name, names in found.items()} == TRAINING
 
 
 # ---------------------------------------------------------------------------------------------- other processes

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,13 +17,12 @@ from helpers import D, K, N, TinyBackbone, batches, plain_model, tiny_model
 from torch import nn
 
 from sftlib.adaptation import freeze, param_groups
-from sftlib.checkpoints import load_checkpoint, save_checkpoint
 from sftlib.datasets import PictureSplit, loader
 from sftlib.datasets.augment import flip
 from sftlib.losses import CenterLoss
 from sftlib.model import LinearHead, Model
 from sftlib.runtime import Precision
-from sftlib.training import Controls, Epoch, Step, evaluate, fit
+from sftlib.training import Controls, Epoch, Step, evaluate, fit, load_checkpoint, save_checkpoint
 
 PIXELS = {"size": (17, 3, 5, 5), "high": 256, "dtype": torch.uint8}
 
@@ -178,6 +178,28 @@ def test_a_loss_with_state_of_any_kind_travels_along(tmp_path, kind):
     assert same(bits(model, optimizer), expected)
 
 
+class Counting:
+    """A task loss with state: how often it was called. Its value is that of cross-entropy."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, output, y):
+        self.calls += 1
+        return F.cross_entropy(output, y)
+
+    def as_method(self, output, y):
+        return self(output, y)
+
+
+@pytest.mark.parametrize("form", [lambda loss: loss, lambda loss: loss.as_method, functools.partial])
+def test_the_look_at_the_first_batch_does_not_move_a_loss_that_is_no_module(form):
+    model, optimizer, data = everything()
+    loss = Counting()
+    list(fit(model, data, optimizer, epochs=2, task_loss=form(loss)))
+    assert loss.calls == 8  # updates
+
+
 def test_state_that_cannot_be_kept_is_named_when_it_is_saved(tmp_path):
     loss = Running()
     loss.seen = {3}
@@ -199,16 +221,24 @@ def test_a_state_that_the_file_holds_must_be_taken_up(tmp_path, name):
 
     functions = {"feature_loss": lambda z, y: z.square().mean()} | {name: Weigh()}
     path = tmp_path / "last.pt"
-    model, optimizer, _ = saved(path, **functions)
-    before = bits(model, optimizer)
+    model, optimizer, _ = saved(path, parts=with_parameters(everything(), functions[name]), **functions)
+    before, weight = bits(model, optimizer), functions[name].weight.item()
+    assert weight != 0.5
     with pytest.raises(ValueError, match=f"holds the state of a {name}, and the one given here has none.*pass {name}="):
         load_checkpoint(path, model, optimizer)
     saved(tmp_path / "none.pt", parts=(model, optimizer, everything()[2]))
     with pytest.raises(ValueError, match=f"holds no state of a {name}.* pass {name}=None to load_checkpoint"):
         load_checkpoint(tmp_path / "none.pt", model, optimizer, **{name: functions[name]})
     assert before[0].keys() == bits(model)[0].keys()
+    functions[name].weight.data.fill_(0.5)
     load_checkpoint(path, model, optimizer, **{name: functions[name]})
-    assert same(bits(model, optimizer), before)
+    assert same(bits(model, optimizer), before) and functions[name].weight.item() == weight
+
+
+def with_parameters(parts, loss):
+    """The same, with an optimizer that holds the loss's parameters too"""
+    model, _, data = parts
+    return model, torch.optim.AdamW([*model.parameters(), *loss.parameters()], lr=0.01), data
 
 
 def test_controls_that_nobody_touched_take_the_saved_rate_and_changed_ones_stay(tmp_path):
@@ -233,9 +263,9 @@ def interrupted(where):
             raise KeyboardInterrupt
         return result
 
-    record, preprocess, step, settings = None, data.preprocess, optimizer.step, {}
+    record, make, step, settings = None, data.make, optimizer.step, {}
     if where == "loader":
-        data.preprocess = lambda x: strike(result=preprocess(x))
+        data.make = replace(make, function=lambda x: strike(result=make.function(x)))
     if where == "loss":
         settings = {"task_loss": lambda z, y: strike(result=F.cross_entropy(z, y))}
     if where == "update":
@@ -246,7 +276,7 @@ def interrupted(where):
                 strike(record)
     except KeyboardInterrupt:
         pass
-    data.preprocess = preprocess
+    data.make = make
     return (model, optimizer, data), record
 
 
@@ -323,7 +353,7 @@ def test_a_loader_left_within_another_pass_after_the_epoch_is_refused(tmp_path):
 def test_other_pictures_of_the_same_number_are_refused(place, other, tmp_path):
     model, optimizer, _ = saved(tmp_path / "last.pt", place=place)
     found = load_checkpoint(tmp_path / "last.pt", model, optimizer)
-    with pytest.raises(ValueError, match="got the place of a loader with data=.* of the same pictures"):
+    with pytest.raises(ValueError, match="got the place of a loader with data=.* of the same examples"):
         list(fit(model, everything(split=other)[2], optimizer, epochs=2, resume=found))
     list(fit(model, everything(split=pictures())[2], optimizer, epochs=2, resume=found))
 
@@ -430,8 +460,8 @@ def test_the_names_of_a_wrapper_are_told(wrapper, by, tmp_path):
 def test_foreign_other_and_damaged_files_are_named(tmp_path):
     path = tmp_path / "last.pt"
     model, optimizer, _ = saved(path)
-    for number in (2, 99):
-        with pytest.raises(ValueError, match=f"format {number}, this version reads and writes 3"):
+    for number in (3, 99):
+        with pytest.raises(ValueError, match=f"format {number}, this version reads and writes 4"):
             load_checkpoint(changed(path, format=number), model, optimizer)
     torch.save(plain_model().state_dict(), tmp_path / "foreign.pt")
     with pytest.raises(ValueError, match="no checkpoint of a run"):
@@ -491,7 +521,7 @@ def test_a_crafted_file_without_any_one_of_its_entries_is_refused_before_anythin
             data = everything()[2] if stateful else batches(4)
             list(fit(model, data, optimizer, epochs=2, feature_loss=loss, resume=found))
         except ValueError:
-            assert place[:2] == ("progress", "loader")
+            assert place[:2] == ("progress", "loader") or place[:3] == ("progress", "measures", "accuracy"), place
         model, loss = tiny_model(3), CenterLoss(K, D)
         optimizer = torch.optim.AdamW(model.parameters(), lr=0.5)
         loss.load_state_dict(start[2]), torch.manual_seed(3)
@@ -513,6 +543,19 @@ def test_entries_of_another_kind_are_refused_too(wrong, tmp_path):
         torch.save(whole, path)
 
 
+def test_a_measure_that_lacks_one_of_its_sums_does_not_go_on(tmp_path):
+    """Without the hits of the steps before, the accuracy of the epoch would be wrong without a word."""
+    path = tmp_path / "last.pt"
+    saved(path)
+    whole = torch.load(path, weights_only=True)
+    for name in whole["progress"]["measures"]["accuracy"]:
+        torch.save(without(whole, ("progress", "measures", "accuracy", name)), path)
+        model, optimizer, data = everything()
+        found = load_checkpoint(path, model, optimizer)
+        with pytest.raises(ValueError, match=f"'{name}'.* to add; expected the same: its state is of another measure"):
+            list(fit(model, data, optimizer, epochs=2, resume=found))
+
+
 def test_an_error_of_the_last_moment_leaves_all_as_it_was(tmp_path):
     class Picky(nn.Module):
         def __init__(self):
@@ -530,11 +573,13 @@ def test_an_error_of_the_last_moment_leaves_all_as_it_was(tmp_path):
                 self.asked = True
                 raise RuntimeError("not today")
 
-    saved(tmp_path / "last.pt", feature_loss=Picky())
-    model, optimizer, _ = everything(3)
+    loss = Picky()
+    saved(tmp_path / "last.pt", parts=with_parameters(everything(), loss), feature_loss=loss)
+    loss = Picky()
+    model, optimizer, _ = with_parameters(everything(3), loss)
     before, drawn = bits(model, optimizer), draws()
     with pytest.raises(ValueError, match="not today.* nothing was changed"):
-        load_checkpoint(tmp_path / "last.pt", model, optimizer, feature_loss=Picky())
+        load_checkpoint(tmp_path / "last.pt", model, optimizer, feature_loss=loss)
     assert same(bits(model, optimizer), before) and draws() == drawn
 
 
@@ -578,7 +623,7 @@ FULL = """
     from pathlib import Path
     import torch
     from helpers import batches, plain_model
-    from sftlib.checkpoints import save_checkpoint
+    from sftlib.training import save_checkpoint
     from sftlib.model import save_parts
     from sftlib.training import fit
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from helpers import batches, plain_model, tiny_model
 
-from sftlib.compiling import CompileTimes, compile_pays
+from sftlib.training import CompileTimes, compile_pays
 
 
 def test_break_even_is_where_the_saved_time_has_paid_for_the_compiling():

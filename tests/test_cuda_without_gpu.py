@@ -16,7 +16,7 @@ from helpers import D, K, N, tiny_model
 from torch import nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from sftlib import metrics, training
+from sftlib import metrics
 from sftlib.adaptation import freeze
 from sftlib.backbones import load_backbone
 from sftlib.backbones.preprocessing import Preprocess
@@ -25,10 +25,11 @@ from sftlib.datasets.loading import Loader
 from sftlib.features import extract
 from sftlib.losses import balancers, features, margins, penalties, prototypes
 from sftlib.losses.co_tuning import co_tuning
-from sftlib.memory import Parts, out_of_memory
 from sftlib.model import LinearHead, Model
 from sftlib.runtime import Precision
-from sftlib.training import Controls, evaluate, fit, forward, measure_precision
+from sftlib.training import Controls, Objective, evaluate, fit, forward, measure_precision
+from sftlib.training import precision as measuring
+from sftlib.training.parts import Kept, out_of_memory
 
 
 @contextmanager
@@ -77,8 +78,11 @@ def test_a_run_of_each_kind_of_network_stays_on_the_device_and_never_waits(name)
         model = Model(f, LinearHead(f.feature_dim, K))
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
         records = steps(model, optimizer, 3, batch(2, 64), schedule=lambda step: 1 / (step + 1), controls=Controls())
-        assert [r.step for r in records] == [1, 2, 3] and records[-1].run.hits.count == 6
-        assert {t.device.type for t in records[-1].outcome} == {"lazy"}
+        assert [r.step for r in records] == [1, 2, 3] and records[-1].run.examples == 6
+        sums = [v for measure in records[-1].run.measures.values() for v in vars(measure).values()]
+        sums += [v for held in sums if isinstance(held, dict) for v in held.values()]
+        tensors = [t for t in (*records[-1].losses, *sums) if isinstance(t, torch.Tensor)]
+        assert len(tensors) == 8 and {t.device.type for t in tensors} == {"lazy"}
         with pytest.raises(DataDependentOutputException):
             records[-1].loss  # noqa: B018
 
@@ -153,8 +157,8 @@ def test_bfloat16_on_cuda_gives_float32_losses_on_the_device(with_bfloat16):
         x, y = batch()
         model = tiny_model()
         with as_ever():
-            outcome = forward(model, x, y, task_loss=F.cross_entropy, precision=Precision(torch.bfloat16, True))
-        assert {(t.device.type, t.dtype) for t in (outcome.loss, outcome.logits)} == {("cuda", torch.float32)}
+            outcome = forward(model, x, y, Objective(), Precision(torch.bfloat16, True))
+        assert {(t.device.type, t.dtype) for t in (outcome.loss, outcome.output)} == {("cuda", torch.float32)}
 
 
 # --- reading comes last ----------------------------------------------------------------------------------------
@@ -212,13 +216,13 @@ def test_a_device_measures_with_the_whole_batch_or_what_memory_holds(room, used,
 
     model = tiny_model().to("meta")
     model.backbone.register_forward_pre_hook(lambda self, x: small(self, x))
-    monkeypatch.setattr(training, "choose_precision", choose)
+    monkeypatch.setattr(measuring, "choose_precision", choose)
     x, y = torch.empty(23, 3, 5, 5, device="meta"), torch.empty(23, device="meta").long()
     assert measure_precision(model, x, y) == used and seen == [used]
 
 
 def test_an_error_that_is_not_of_memory_is_not_tried_again(monkeypatch):
-    monkeypatch.setattr(training, "choose_precision", lambda *a, **k: (_ for _ in ()).throw(RuntimeError("other")))
+    monkeypatch.setattr(measuring, "choose_precision", lambda *a, **k: (_ for _ in ()).throw(RuntimeError("other")))
     with pytest.raises(RuntimeError, match="other"):
         measure_precision(tiny_model().to("meta"), *(t.to("meta") for t in batch()))
 
@@ -232,9 +236,8 @@ def test_a_second_try_has_the_memory_and_the_random_numbers_of_the_first(device,
     monkeypatch.setattr(backend, "get_rng_state", lambda *where: torch.tensor([7]))
     monkeypatch.setattr(backend, "set_rng_state", lambda state, *where: log.append(("state", state.item(), *where)))
     monkeypatch.setattr(backend, "empty_cache", lambda: log.append("emptied"))
-    parts = Parts(tiny_model(), task_loss=F.cross_entropy, feature_loss=None, combine=None, precision=Precision())
     where = torch.device(device)
-    parts._restore(parts._kept(where), where)
+    Kept([tiny_model()], where).restore()
     assert log == ["emptied", ("state", 7, *[where] * (device == "cuda"))]
 
 
@@ -383,8 +386,8 @@ def test_a_batch_is_made_on_the_side_and_kept_until_the_step_has_used_it(streams
 
 
 def test_the_rows_of_an_epoch_live_in_the_side_stream_that_reads_them(streams, monkeypatch):
-    orders, order = [], Loader._order
-    monkeypatch.setattr(Loader, "_order", lambda self: orders.append(streams.now.name) or order(self))
+    orders, order = [], Loader._rows
+    monkeypatch.setattr(Loader, "_rows", lambda self: orders.append(streams.now.name) or order(self))
     list(ahead_of(split_of(13), "cuda"))
     assert orders == ["ahead"]
 

@@ -1,7 +1,9 @@
 """The published ELPV protocol: its table is whole and adds up, and the probe's row comes out again."""
 
+import importlib
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -107,3 +109,16 @@ def test_cached_maps_train_what_lies_above_the_cut_on_what_pictures_would_give(m
     assert (p - q).abs().max() < 0.02 < (p - r).abs().max()  # bfloat16; one view is another answer than eight
     module.maps.cache_clear()
     assert math.isclose(float(p.sum()), len(y), rel_tol=1e-4)
+
+
+def test_every_loss_of_the_search_is_a_mean_over_its_terms(monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "tools")
+    recipes = importlib.import_module("elpv_search").SEARCH
+    g = torch.Generator().manual_seed(3)
+    logits, y = torch.randn(13, 4, generator=g), torch.randint(4, (13,), generator=g)
+    losses = {recipe.loss.__name__: (recipe.loss, recipe.terms) for recipe in recipes}
+    assert {"four_levels", "smooth_levels", "published_weights"} == set(losses)
+    for loss, terms in losses.values():
+        parts = [(loss(z, of).item(), float(terms(of))) for z, of in zip(logits.split(5), y.split(5), strict=True)]
+        mean = sum(value * t for value, t in parts) / sum(t for _, t in parts)
+        assert mean == pytest.approx(loss(logits, y).item(), rel=1e-5)

@@ -224,3 +224,23 @@ def test_a_group_that_joined_follows_the_schedule_from_its_own_rate():
     add_group(optimizer, backbone=(unfreeze(model.backbone), 0.01))
     list(fit(model, batches(2, n=N), optimizer, epochs=2, first_epoch=2, schedule=lambda step: 0.25))
     assert [g["lr"] for g in optimizer.param_groups] == pytest.approx([0.025, 0.0025])
+
+
+def test_a_tensor_that_a_frozen_f_shares_with_g_is_refused_until_it_is_untied():
+    from sftlib.adaptation import freeze, trainable, unfreeze, untie
+    from sftlib.model import LinearHead, Model
+
+    f = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(75, 3), torch.nn.Linear(3, 3))
+    model = Model(f, LinearHead(3, 3))
+    f[2].weight = model.head.weight
+    x, y = torch.randn(5, 3, 5, 5), torch.tensor([0, 1, 2, 0, 1])
+    freeze(model.backbone)
+    unfreeze(model.head)
+    optimizer = torch.optim.SGD(trainable(model), lr=0.1)
+    with pytest.raises(ValueError, match=r"is one tensor in the frozen f and in g.*untie\(model\)"):
+        fit(model, [(x, y)], optimizer, epochs=1)
+    untie(model)
+    freeze(model.backbone)
+    before = f[2].weight.clone()
+    list(fit(model, [(x, y)], torch.optim.SGD(trainable(model.head), lr=0.1), epochs=1))
+    assert torch.equal(before, f[2].weight) and not torch.equal(before, model.head.weight)

@@ -111,7 +111,7 @@ def test_the_state_of_another_loader_is_refused_and_changes_nothing():
 
 def test_a_loader_made_from_another_by_replace_is_in_the_same_place():
     batches, alone = batches_of(split_of(13)), batches_of(split_of(13))
-    other = dataclasses.replace(batches, preprocess=torch.Tensor.double)
+    other = dataclasses.replace(batches, make=dataclasses.replace(batches.make, function=torch.Tensor.double))
     next(iter(other))
     next(iter(alone))
     for name, value in alone.state_dict().items():
@@ -184,8 +184,8 @@ def test_what_does_not_fit_or_lies_in_files_stays(monkeypatch):
 
 def test_batches_are_sent_ahead_in_order_and_one_at_a_time():
     batches, made = batches_of(split_of(29)), []
-    batches.preprocess = lambda pictures: made.append(len(made)) or pictures.float()
-    ahead = prefetch(batches, META)
+    counting = dataclasses.replace(batches.make, function=lambda p: made.append(len(made)) or p.float())
+    ahead = prefetch(dataclasses.replace(batches, make=counting), META)
     assert len(ahead) == 6
     for given, (x, y) in enumerate(ahead, start=1):
         assert x.device == y.device == META

@@ -57,7 +57,7 @@ def scene(seed):
 
 CASES = {
     "classes": (Accuracy, scores(N, K), classes(N)),
-    "tokens": (Accuracy, scores(N, K, 5), classes(N, 5, ignored=-100)),
+    "tokens": (lambda: Accuracy(ignore_index=-100), scores(N, K, 5), classes(N, 5, ignored=-100)),
     "pixels": (lambda: MeanIoU(K), scores(N, K, 5, 7), classes(N, 5, 7, ignored=255)),
     "transcripts": (ErrorRate, (scores(N, 7, K + 1), torch.randint(1, 8, (N,), generator=g(3))), classes(N, 4) + 1),
     "boxes": (AveragePrecision, *map(list, zip(*map(scene, range(N)), strict=True))),
@@ -117,7 +117,7 @@ def test_accuracy_is_the_naive_count_over_what_is_not_ignored():
     hits = [
         int(output[i, :, t].argmax() == y[i, t]) for i in range(N) for t in range(5) if y[i, t] != -100
     ]  # fmt: skip
-    measure = Accuracy()
+    measure = Accuracy(ignore_index=-100)
     measure.add(output, y)
     assert measure.values() == {"accuracy": pytest.approx(sum(hits) / len(hits))}
 

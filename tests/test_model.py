@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from helpers import D, K, N, batches, plain_model, tiny_model
 from torch import nn
 
-from sftlib.model import LinearHead, Model, load_parts, load_safely, save_parts
+from sftlib.model import LinearHead, Model, load_parts, save_parts
+from sftlib.model.files import load_safely
 
 
 def test_model_is_head_after_backbone():

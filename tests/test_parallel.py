@@ -17,10 +17,9 @@ from helpers import plain_model, said
 from launching import ALONE, CLOSE, SAME, assert_same_state, torchrun
 from PIL import Image
 
-from sftlib import training
-from sftlib.checkpoints import load_checkpoint
 from sftlib.datasets import loader
-from sftlib.parallel import Group, Parallel, Shards, fit, over_all_workers, workers
+from sftlib.runtime import Group
+from sftlib.training import Parallel, Shards, evaluate, fit, load_checkpoint, workers
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
@@ -59,25 +58,31 @@ def test_bf16_differs_by_its_rounding_only(found):
     assert_same_state(found[0]["bf16"]["state"], expected, rtol=0.02, atol=0.002)
 
 
-@pytest.mark.parametrize("name", ["all", "BatchNorm", "in parts of 3", "BatchNorm in parts of 1"])
+@pytest.mark.parametrize("name", [name for name in worker.RUNS if name != "bf16"])
 def test_measures_are_those_of_all_examples(found, name):
     expected = worker.in_one_process(name)["epochs"]
     for own in found:
         for (train, val), (its_train, its_val) in zip(own[name]["epochs"], expected, strict=True):
             assert (train["n"], val["n"]) == (worker.N, 17) == (its_train["n"], its_val["n"])
             for mine, its in ((train, its_train), (val, its_val)):
+                assert list(mine) == list(its)
                 assert mine["accuracy"] == its["accuracy"]  # whole numbers, divided once
-                assert mine["loss"] == pytest.approx(its["loss"], rel=1e-5)
+                assert mine == pytest.approx(its, rel=1e-5)
 
 
 def test_losses_of_steps_are_of_the_own_rows(found):
-    rows = [[7 // 2, 7 // 2, 7 // 2, 0], [4, 4, 4, 1]]
+    rows = [[3, 3, 3, 1], [4, 4, 4, 1]]
     expected = worker.in_one_process("frozen f")["losses"][:4]
     theirs = [own["frozen f"]["losses"][:4] for own in found]
     for k, whole in enumerate(expected):
         n = [rows[rank][k] for rank in (0, 1)]
         assert (n[0] * theirs[0][k] + n[1] * theirs[1][k]) / sum(n) == pytest.approx(whole, rel=1e-5)
-    assert theirs[0][3] == 0  # without an example
+        assert theirs[0][k] != theirs[1][k]
+
+
+def test_some_rows_of_a_worker_are_all_of_the_class_that_does_not_count():
+    worker_0 = Shards(worker.batches(), Group(0, 2, torch.device("cpu")))
+    assert [bool(worker.CLASS_WEIGHTS[y].sum()) for _, y in worker_0] == [True, True, False, False]
 
 
 def test_frozen_parts_do_not_move(found):
@@ -91,7 +96,7 @@ def test_frozen_parts_do_not_move(found):
 def test_pictures_from_files_give_the_same(found):
     model = plain_model()
     data = worker.batches(worker.Files(worker.split()))
-    expected = worker.result(model, training.fit(model, data, worker.sgd(model), **worker.SETTINGS))
+    expected = worker.result(model, fit(model, data, worker.sgd(model), **worker.SETTINGS))
     assert_same_state(found[1]["files"]["state"], expected["state"], **CLOSE)
 
 
@@ -132,22 +137,51 @@ def test_what_cannot_be_shared_out_is_refused():
         Shards(worker.batches(), eight)
     with pytest.raises(ValueError, match="5 examples for 8 workers"):
         Shards(loader(worker.split(5), worker.preprocess, batch_size=11), eight)
+    model, two = plain_model(), Group(0, 2, torch.device("cpu"))
+    data, validation = (Shards(worker.batches(worker.split(22)), two) for _ in range(2))
+    with pytest.raises(ValueError, match="a last batch of 1 for 2 workers; expected an example for each in training"):
+        fit(Parallel(model, two), data, worker.sgd(model), epochs=1)
+    whole = Shards(worker.batches(), two)
+    fit(Parallel(model, two), whole, worker.sgd(model), epochs=1, val_loader=validation)
+    data = loader(worker.split(22), worker.preprocess, batch_size=7, drop_last=True)
+    fit(Parallel(model, two), Shards(data, two), worker.sgd(model), epochs=1)
 
 
-def test_fit_names_what_it_needs():
-    model, data = plain_model(), Shards(worker.batches(), ALONE)
-    with pytest.raises(ValueError, match=r"got a Model; expected Parallel\(model, group\)"):
-        fit(model, data, worker.sgd(model), epochs=1)
+def test_fit_names_what_several_workers_need():
+    model, two = plain_model(), Group(0, 2, torch.device("cpu"))
+    data, both = Shards(worker.batches(), two), Parallel(model, two)
+    for rows, name in ((worker.batches(), "Loader"), (Shards(worker.batches(), ALONE), "Shards for 1 worker")):
+        for loaders in ({"train_loader": rows}, {"train_loader": data, "val_loader": rows}):
+            with pytest.raises(ValueError, match=f"got a {name}.* in one of 2 workers; expected Shards"):
+                fit(both, optimizer=worker.sgd(model), epochs=1, **loaders)
+        with pytest.raises(ValueError, match=f"got a {name}.* in one of 2 workers; expected Shards"):
+            evaluate(both, rows)
     with pytest.raises(ValueError, match=r"no gradient would reach it: freeze\(model.head\)"):
-        fit(Parallel(model, ALONE), data, worker.sgd(model), epochs=1, task_loss=None, feature_loss=worker.to_origin)
-    with pytest.raises(ValueError, match="Linear as feature_loss; its state would differ"):
-        fit(Parallel(model, ALONE), data, worker.sgd(model), epochs=1, feature_loss=torch.nn.Linear(2, 3))
+        fit(both, data, worker.sgd(model), epochs=1, task_loss=None, feature_loss=worker.to_origin)
+    with pytest.raises(ValueError, match="got combine in several workers; expected fixed weights"):
+        fit(both, data, worker.sgd(model), epochs=1, feature_loss=worker.to_origin, combine=lambda losses, m: losses[0])
+    penalty = torch.nn.Linear(2, 3)
+    optimizer = torch.optim.SGD([*model.parameters(), *penalty.parameters()], lr=0.1)
+    with pytest.raises(ValueError, match="Linear as penalty; its state would differ"):
+        fit(both, data, optimizer, epochs=1, penalty=penalty)
+
+
+def test_a_workers_rows_are_no_data_for_a_model_that_shares_nothing():
+    model, two = plain_model(), Group(0, 2, torch.device("cpu"))
+    data, whole = Shards(worker.batches(), two), worker.batches()
+    words = r"got Shards for 2 workers and a model of one; expected Parallel\(model, group\)"
+    with pytest.raises(ValueError, match=words):
+        fit(model, data, worker.sgd(model), epochs=1)
+    with pytest.raises(ValueError, match=words):
+        fit(model, whole, worker.sgd(model), epochs=1, val_loader=data)
+    with pytest.raises(ValueError, match=words):
+        evaluate(model, data)
 
 
 # --- one process, slices, sums ---------------------------------------------------------------------------------
 
 
-def test_without_torchrun_all_is_as_in_training_fit():
+def test_without_torchrun_all_is_as_without_a_group():
     with workers() as group:
         assert group.leads and group.world == 1
         model = Parallel(plain_model(), Group(0, 1, torch.device("cpu")))
@@ -179,8 +213,9 @@ def test_only_the_own_rows_are_preprocessed():
 
 
 def test_measures_of_one_worker_are_left_alone():
-    measures = {"loss": 0.7, "accuracy": 2 / 3, "n": 3}
-    assert over_all_workers(measures, ALONE) == measures
+    model = plain_model()
+    found = evaluate(Parallel(model, ALONE), Shards(worker.val_batches(), ALONE))
+    assert found == evaluate(model, worker.val_batches()) and found["n"] == 17
 
 
 def test_state_is_that_of_a_plain_model():
@@ -229,7 +264,7 @@ def test_the_last_checkpoint_outlives_a_worker(launched):
     model = plain_model(5)
     assert load_checkpoint(folder / "dies.pt", model, worker.sgd(model)).epoch == 1
     expected = plain_model()
-    for _ in training.fit(expected, worker.batches(), worker.sgd(expected), epochs=1):
+    for _ in fit(expected, worker.batches(), worker.sgd(expected), epochs=1):
         pass
     assert_same_state(model.state_dict(), expected.state_dict(), **CLOSE)
     assert [p.name for p in folder.iterdir() if "partial" in p.name] == []
@@ -247,9 +282,9 @@ def script():
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    """root/train/CLASS/…, root/val/CLASS/…: 11 and 7 pictures of 40 pixels"""
+    """root/train/CLASS/…, root/val/CLASS/…: 11 and 5 pictures of 40 pixels: batches of 4, 4, 3 and of 4, 1"""
     root, g = tmp_path_factory.mktemp("pictures"), torch.Generator().manual_seed(0)
-    for part, n in (("train", 11), ("val", 7)):
+    for part, n in (("train", 11), ("val", 5)):
         for i in range(n):
             folder = root / part / ("dark", "light")[i % 2]
             folder.mkdir(parents=True, exist_ok=True)
@@ -258,7 +293,7 @@ def pictures(tmp_path_factory):
     return root
 
 
-WORDS = ("--size", "33", "--batch", "5", "--epochs", "2", "--rate-f", "0.0005", "--seed", "3")
+WORDS = ("--size", "33", "--batch", "4", "--epochs", "2", "--rate-f", "0.0005", "--seed", "3")
 
 
 def logged(folder):
@@ -281,7 +316,7 @@ def test_the_script_gives_one_process_and_two_workers_the_same_log(pictures, of_
     assert [process.stdout.count(line) for line in lines] == [1, 1, 1], said(process)  # one log
     script().main([str(pictures), "--out", str(tmp_path), *WORDS, "--micro-batch", "2"])
     two, one = logged(folder), logged(tmp_path)
-    assert [row["train_n"] for row in two] == [11, 11] and [row["val_n"] for row in two] == [7, 7]
+    assert [row["train_n"] for row in two] == [11, 11] and [row["val_n"] for row in two] == [5, 5]
     for mine, its in zip(two, one, strict=True):
         assert mine == pytest.approx(its, rel=1e-4)
     states = [torch.load(path / "last.pt")["model"] for path in (folder, tmp_path)]

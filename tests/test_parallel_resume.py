@@ -13,11 +13,13 @@ import torch
 from helpers import batches, plain_model, said
 from launching import ALONE, CLOSE, SAME, assert_same_state, torchrun
 
-from sftlib import checkpoints, training
-from sftlib.checkpoints import load_checkpoint
-from sftlib.parallel import Group, Parallel, Shards, fit, save_checkpoint
-from sftlib.parallel.checkpoints import of_worker
-from sftlib.training import Step
+from sftlib.metrics import Accuracy
+from sftlib.runtime import FLOAT32, Group
+from sftlib.training import Controls, Objective, Parallel, Shards, Step, fit, load_checkpoint, save_checkpoint
+from sftlib.training.parts import Parts
+from sftlib.training.run import Run
+
+NAMES = {"loss": ("total", "count"), "total": ("total", "count"), "accuracy": ("hits", "counted")}
 
 
 @pytest.fixture(scope="module")
@@ -69,10 +71,13 @@ def test_the_parts_of_a_slice_are_in_the_file(found):
 
 def test_the_file_holds_what_differs_between_workers(launched, found):
     progress = torch.load(launched[1] / "6.pt")["progress"]
-    states, losses = ([part[name] for part in progress["workers"]] for name in ("generators", "loss"))
+    states, examples = ([part[name] for part in progress["workers"]] for name in ("generators", "examples"))
     assert not torch.equal(*(state["torch"] for state in states))  # dropout drew for slices of 3 and of 4
-    assert [count for _, count in losses] == [3 + 3, 4 + 4] and progress["loss"][1] == 14
-    assert progress["loss"][0] == losses[0][0] + losses[1][0]
+    assert examples == [3 + 3, 4 + 4] and progress["examples"] == 14
+    for name, (total, counted) in NAMES.items():
+        *own, whole = ([p["measures"][name][k] for k in (total, counted)] for p in (*progress["workers"], progress))
+        assert [counts for _, counts in own] == examples and whole[1] == 14
+        assert whole[0] == own[0][0] + own[1][0]
 
 
 # --- another number of workers ---------------------------------------------------------------------------------
@@ -86,8 +91,7 @@ def test_one_process_goes_on_from_what_two_workers_wrote(launched, found, one_pr
     val, settings = parallel_worker.val_batches(), parallel_worker.SETTINGS
     if parallel:
         model, data, val = Parallel(model, ALONE), Shards(data, ALONE), Shards(val, ALONE)
-    loop = fit if parallel else training.fit
-    records = loop(model, data, optimizer, val_loader=val, resume=resume, **settings)
+    records = fit(model, data, optimizer, val_loader=val, resume=resume, **settings)
     require_close_end(parallel_worker.result(model, records), one_process, 6)
 
 
@@ -96,15 +100,21 @@ def test_two_workers_go_on_from_what_one_process_wrote(found, one_process):
         require_close_end(own["after one process"], one_process, 6)
 
 
-@pytest.mark.parametrize("world", [1, 3, 5, 13])
-def test_measures_are_shared_out_whole_and_none_is_empty(world):
-    progress = {"loader": {}, "batch": 2, "loss": (torch.tensor(7.5), 13), "hits": (torch.tensor(11), 13)}
-    found = checkpoints.Checkpoint(0, None, None, {}, progress=progress)
-    own = [of_worker(found, Group(rank, world, torch.device("cpu"))).progress for rank in range(world)]
-    for name, total in (("loss", 7.5), ("hits", 11)):
-        sums, counts = zip(*(part[name] for part in own), strict=True)
-        assert float(sum(sums)) == pytest.approx(total) and sum(counts) == 13 and min(counts) >= 1
-        assert all(s.dtype == progress[name][0].dtype for s in sums)
+@pytest.mark.parametrize("file", ["6.pt", "alone.pt"])
+@pytest.mark.parametrize("world", [1, 2, 3, 5, 7])
+def test_any_number_of_workers_takes_up_all_that_was_counted_once(launched, world, file):
+    saved, objective, model = torch.load(launched[1] / file)["progress"], Objective(), plain_model()
+    runs = []
+    for rank in range(world):
+        data = Shards(parallel_worker.batches(seed=7), group := Group(rank, world, torch.device("cpu")))
+        parts = Parts(model, None, objective, FLOAT32)
+        runs.append(Run(data, objective, Accuracy, FLOAT32, Controls(), parts, group))
+        assert len(list(runs[-1].resume(saved))) == 2  # of 4 batches
+    assert sum(run.examples for run in runs) == 14 == saved["examples"]
+    for name, keys in NAMES.items():
+        for key in keys:
+            counted = sum(run.measures[name].state().get(key, 0) for run in runs)
+            assert float(counted) == pytest.approx(float(saved["measures"][name][key]), rel=1e-6) and counted > 0
 
 
 # --- one worker through Parallel, and refusals -----------------------------------------------------------------
@@ -122,27 +132,23 @@ def test_one_process_saves_and_goes_on_by_the_same_calls(tmp_path, one_process):
     assert (said.seed, said.settings, said.epoch) == (11, {"a": 1}, 1)
 
 
-def test_what_one_of_several_workers_would_write_is_refused(launched, found):
-    for own in found:
-        assert "expected sftlib.parallel.save_checkpoint in each" in own["refused"][0]
-    assert not (launched[1] / "no.pt").exists()
-
-
 def test_workers_that_go_on_from_different_places_are_told(found):
     for own in found:
-        assert "the workers differ in their place in the epoch (here " in own["refused"][1]
+        assert "the workers differ in their place in the epoch (here " in own["refused"]
 
 
-def test_a_run_whose_loader_did_not_say_where_it_was_is_refused(tmp_path):
-    model = plain_model()
+@pytest.mark.parametrize("world", [1, 2])
+def test_a_run_whose_loader_did_not_say_where_it_was_is_refused(tmp_path, world):
+    model, group = plain_model(), Group(0, world, torch.device("cpu"))
     optimizer = parallel_worker.sgd(model)
-    step = next(iter(training.fit(model, batches(4), optimizer, epochs=1)))
-    checkpoints.save_checkpoint(tmp_path / "list.pt", model, optimizer, step=step)
+    step = next(iter(fit(model, batches(4), optimizer, epochs=1)))
+    save_checkpoint(tmp_path / "list.pt", model, optimizer, step=step)
     found = load_checkpoint(tmp_path / "list.pt", model, optimizer)
-    with pytest.raises(ValueError, match="whose loader did not say where it was; expected .* sftlib.datasets.loader"):
-        fit(Parallel(model, ALONE), Shards(parallel_worker.batches(), ALONE), optimizer, epochs=3, resume=found)
+    model, data = Parallel(model, group), Shards(parallel_worker.batches(), group)
+    with pytest.raises(ValueError, match="of a run with another kind of loader than this Shards .*build it as the run"):
+        next(fit(model, data, optimizer, epochs=3, resume=found))
     with pytest.raises(ValueError, match="got a int as resume"):
-        fit(Parallel(model, ALONE), Shards(parallel_worker.batches(), ALONE), optimizer, epochs=3, resume=3)
+        fit(model, data, optimizer, epochs=3, resume=3)
 
 
 # --- memory runs out in one worker -----------------------------------------------------------------------------
@@ -163,7 +169,7 @@ def test_a_worker_that_waits_in_save_checkpoint_for_one_that_is_gone_says_so(tmp
 
     model, optimizer, records = worker.going(ALONE, plain_model, 0)
     step = [next(records) for _ in range(3)][-1]
-    model.group = Group(0, 2, torch.device("cpu"))
+    step.run.group = Group(0, 2, torch.device("cpu"))
     monkeypatch.setattr(torch.distributed, "all_gather_object", broken)
     with pytest.raises(RuntimeError, match=r"worker 0 lost contact .* after step 3: .* peer \[127.0.0.1\]:11\)$"):
         save_checkpoint(tmp_path / "last.pt", model, optimizer, step=step)

@@ -15,14 +15,13 @@ from torch.utils.data import Dataset
 
 from sftlib.adaptation import eval_stats_train_affine
 from sftlib.backbones import BACKBONES, load_backbone
-from sftlib.checkpoints import load_checkpoint, save_checkpoint
 from sftlib.datasets import loader
 from sftlib.features import extract
 from sftlib.model import LinearHead, Model
-from sftlib.parallel import Group, Shards
-from sftlib.training import Step, evaluate, fit
+from sftlib.runtime import Group
+from sftlib.training import Shards, Step, evaluate, fit, load_checkpoint, save_checkpoint
 
-OFFLINE = [name for name, spec in BACKBONES.items() if spec.offline]
+OFFLINE = [name for name, spec in BACKBONES.items() if spec.offline and spec.inputs == "pictures"]
 WAYS = ["memory", "files of one size", "files as they are", "a dataset of one's own"]
 SIZE = {"memory": 41, "files of one size": 41, "files as they are": None, "a dataset of one's own": None}
 

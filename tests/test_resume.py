@@ -13,11 +13,10 @@ import torch
 from helpers import N, batches, plain_model, tiny_model
 from killed_run import BATCHES, EPOCHS, everything, records, resumed
 
-from sftlib.checkpoints import load_checkpoint, save_checkpoint
 from sftlib.features import Cached
 from sftlib.losses import RandomWeights
 from sftlib.runtime import Precision
-from sftlib.training import Controls, Epoch, Step, fit
+from sftlib.training import Controls, Epoch, Step, fit, load_checkpoint, save_checkpoint
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ import torch
 from helpers import said
 from torch import nn
 
-from sftlib import runtime
+from sftlib import environment, runtime
 from sftlib.runtime import FLOAT32, Precision, choose_precision, profile, seed_everything
 
 
@@ -114,15 +114,15 @@ def test_an_arithmetic_that_the_device_cannot_do_is_left_out_and_said(clock):
 
 
 def test_environment_report_names_a_missing_package_and_the_remedy(monkeypatch):
-    assert all(check.ok for check in runtime.environment_report())
-    monkeypatch.setattr(runtime, "OFFLINE", {"solar cell pictures": "no-such-package"})
-    (bad,) = [check for check in runtime.environment_report() if not check.ok]
+    assert all(check.ok for check in environment.environment_report())
+    monkeypatch.setattr(environment, "OFFLINE", {"solar cell pictures": "no-such-package"})
+    (bad,) = [check for check in environment.environment_report() if not check.ok]
     assert str(bad).startswith("[FAIL] solar cell pictures") and "lab.py setup" in str(bad)
 
 
 def test_a_device_that_cannot_compute_is_reported_with_the_remedy(monkeypatch):
-    monkeypatch.setattr(runtime, "device", lambda: torch.device("meta"))  # nothing can be read from it
-    (bad,) = [check for check in runtime.environment_report() if not check.ok]
+    monkeypatch.setattr(environment, "device", lambda: torch.device("meta"))  # nothing can be read from it
+    (bad,) = [check for check in environment.environment_report() if not check.ok]
     assert str(bad).startswith("[FAIL] device: meta: ") and "CUDA_VISIBLE_DEVICES= for the CPU" in bad.remedy
 
 

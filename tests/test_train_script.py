@@ -114,7 +114,7 @@ def test_the_best_epoch_is_kept_and_it_alone_meets_the_test_pictures_once(pictur
     assert float(row["test_accuracy"]) == pytest.approx(right.float().mean().item())
     assert int(row["test_n"]) == len(test) > 2
     again = script("train")
-    monkeypatch.setattr(again, "evaluate_slices", None)
+    monkeypatch.setattr(again, "evaluate", None)
     again.main(["--out", str(whole), "--resume"])  # asks for nothing that is there
 
 

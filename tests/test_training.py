@@ -5,13 +5,24 @@ import types
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import D, K, N, batches, plain_model, tiny_model
+from helpers import K, N, batches, plain_model, tiny_model
 from torch import nn
 
 from sftlib.adaptation import freeze, param_groups
+from sftlib.losses import GradNorm, UncertaintyWeights
 from sftlib.runtime import FLOAT32, Precision
 from sftlib.schedules import warmup_cosine
-from sftlib.training import Controls, Epoch, Step, evaluate, fit, forward, measure_precision, train_step
+from sftlib.training import (
+    Controls,
+    Epoch,
+    Objective,
+    Step,
+    evaluate,
+    fit,
+    forward,
+    measure_precision,
+    train_step,
+)  # fmt: skip
 
 
 def sgd(model, lr=0.1, **settings):
@@ -71,10 +82,9 @@ def test_without_a_task_loss_the_feature_loss_trains_alone():
 
 def test_penalty_and_combine_enter_the_loss():
     model, (x, y) = plain_model(), batches()[0]
-    outcome = forward(
-        model, x, y, task_loss=F.cross_entropy, feature_loss=to_origin,
-        combine=lambda losses, m: 2 * losses[0] + 7 * losses[1], penalty=lambda m: m.head.weight.sum(),
-    )  # fmt: skip
+    combine, penalty = (lambda losses, m: 2 * losses[0] + 7 * losses[1]), (lambda m: m.head.weight.sum())
+    objective = Objective(F.cross_entropy, to_origin, combine=combine, penalty=penalty)
+    outcome = forward(model, x, y, objective)
     expected = 2 * outcome.task_loss + 7 * outcome.feature_loss + model.head.weight.sum()
     torch.testing.assert_close(outcome.loss, expected)
 
@@ -86,11 +96,11 @@ def test_float64_models_stay_float64():
 
 def test_losses_are_float32_under_bfloat16():
     model, (x, y) = plain_model(), batches()[0]
-    outcome = forward(model, x, y, task_loss=F.cross_entropy, precision=Precision(torch.bfloat16, True))
-    exact = forward(model, x, y, task_loss=F.cross_entropy)
-    assert outcome.loss.dtype is torch.float32 and outcome.logits.dtype is torch.float32
-    torch.testing.assert_close(outcome.logits, exact.logits, atol=0.03, rtol=0.03)
-    assert not torch.equal(outcome.logits, exact.logits)
+    outcome = forward(model, x, y, Objective(), Precision(torch.bfloat16, True))
+    exact = forward(model, x, y, Objective())
+    assert outcome.loss.dtype is torch.float32 and outcome.output.dtype is torch.float32
+    torch.testing.assert_close(outcome.output, exact.output, atol=0.03, rtol=0.03)
+    assert not torch.equal(outcome.output, exact.output)
 
 
 # --- fit -------------------------------------------------------------------------------------------------------
@@ -128,8 +138,8 @@ def test_records_count_from_one_and_hold_what_the_step_computed():
     z = twin.backbone(x)
     assert steps[0].task_loss == pytest.approx(F.cross_entropy(twin.head(z), y).item())
     assert steps[0].feature_loss == pytest.approx(to_origin(z, y).item())
-    assert all(isinstance(v, float) for v in (steps[0].loss, steps[0].lr, steps[0].images_per_s))
-    assert all(s.images_per_s > 0 and s.lr == 0.1 for s in steps)
+    assert all(isinstance(v, float) for v in (steps[0].loss, steps[0].lr, steps[0].examples_per_s))
+    assert all(s.examples_per_s > 0 and s.lr == 0.1 for s in steps)
 
 
 def test_epoch_averages_over_examples_not_batches():
@@ -238,7 +248,7 @@ def test_evaluate_leaves_no_trace_on_batchnorm_and_gradients():
 
 
 def test_evaluate_of_an_empty_loader_is_an_error():
-    with pytest.raises(ValueError, match="no examples"):
+    with pytest.raises(ValueError, match="without a single batch"):
         evaluate(tiny_model(), [])
 
 
@@ -292,7 +302,7 @@ def test_fit_refuses_when_nothing_can_train():
         ({"schedule": 0.1}, "schedule=0.1"),
         ({"penalty": 0.1}, "penalty=0.1"),
         ({"optimizer": None}, "got a NoneType as optimizer"),
-        ({"model": nn.Linear(2, 2)}, r"without \.backbone"),
+        ({"model": nn.Linear(2, 2)}, r"expected Model\(backbone, head\)"),
     ],
 )
 def test_fit_checks_its_arguments_at_the_call(change, message):
@@ -376,7 +386,6 @@ def test_fit_in_bfloat16_channels_last_learns_as_well():
         losses.append(epochs[-1].train["loss"])
         assert all(p.dtype is torch.float32 for p in model.parameters())
     assert losses[1] == pytest.approx(losses[0], abs=0.05)
-    assert D and N and K
 
 
 # --- controls --------------------------------------------------------------------------------------------------
@@ -452,7 +461,7 @@ def test_no_step_reads_anything_from_the_device():
         penalty=lambda model: model.head.weight.square().sum(), precision=Precision(torch.float32, True),
     )  # fmt: skip
     for _, record in zip(range(19), records, strict=False):
-        assert isinstance(record.lr, float) and record.run.hits.count == record.step * N
+        assert isinstance(record.lr, float) and record.run.examples == record.step * N
     with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
         record.loss  # noqa: B018
 
@@ -469,3 +478,367 @@ def test_no_step_waits_for_the_gpu():
             next(records)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+# --- what a batch must be --------------------------------------------------------------------------------------
+
+
+def wrong(change):
+    x, y = batches(1)[0]
+    return change(x, y)
+
+
+WRONG = [
+    (lambda x, y: (x, y + 1), "got labels from 1 to 3; expected 0 … 2 for 3 outputs of the head: subtract 1"),
+    (lambda x, y: (x, y - 100), "got labels from -100 to"),
+    (lambda x, y: (x, y.float()), r"y torch\.float32 .* class numbers, whole numbers"),
+    (lambda x, y: (x, y > 0), r"y torch\.bool .* class numbers, whole numbers"),
+    (
+        lambda x, y: (x, F.one_hot(y, K).float()),
+        r"y torch\.float32 of shape \(13, 3\).*soft",
+    ),  # soft, or several an example
+    (lambda x, y: (x, y[:, None]), r"of shape \(13, 1\).*metric of their own"),
+    (lambda x, y: (x, ["cat"] * N), "got y as list of str; expected a whole number .* in place of each text"),
+    (lambda x, y: (x, ("cat",) * N), "got y as str; expected a whole number"),
+    (lambda x, y: (x, y.tolist()), "got y as list of int; expected one tensor"),
+    (lambda x, y: {"x": x, "y": y}, r"got a dict as a batch; expected \(x, y\)"),
+    (lambda x, y: (x, y, y), "got a tuple of 3 as a batch"),
+    (lambda x, y: x[:2], "got a Tensor as a batch"),  # which would unpack into two
+    (lambda x, y: (x, y[:-1]), "got 13 examples in x and 12 in y"),
+    (lambda x, y: ((255 * x.sigmoid()).byte(), y), r"got x of torch\.uint8.* preprocess, or x\.float\(\) / 255"),
+    (lambda x, y: ((255 * x.sigmoid()).int(), y), r"got x of torch\.int32"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), WRONG)
+def test_a_wrong_batch_is_named_by_fit_and_evaluate_before_anything_moves(change, message):
+    for model in (plain_model(), tiny_model()):
+        state = copy.deepcopy(model.state_dict())
+        with pytest.raises(ValueError, match=message):
+            evaluate(model, [wrong(change)])
+        with pytest.raises(ValueError, match=message):
+            list(fit(model, [wrong(change)], sgd(model), epochs=1))
+        same = {k for k, v in model.state_dict().items() if torch.equal(v, state[k])}
+        assert {k for k in state if "running" not in k and "tracked" not in k} <= same
+
+
+def test_a_label_out_of_range_in_a_later_batch_is_named_too():
+    model, loader = plain_model(), batches(3)
+    loader[2] = (loader[2][0], loader[2][1] + 5)
+    with pytest.raises(ValueError, match="got labels from 5 to 7"):
+        list(fit(model, loader, sgd(model), epochs=1))
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int8, torch.int16, torch.int32, "numpy", "float64"])
+def test_other_whole_numbers_and_arrays_of_numpy_give_the_same_run(kind):
+    ends = []
+    for change in (False, True):
+        loader = batches(3)
+        if change and isinstance(kind, torch.dtype):
+            loader = [(x, y.to(kind)) for x, y in loader]
+        elif change:
+            loader = [(x.numpy() if kind == "numpy" else x.numpy().astype("float64"), y.numpy()) for x, y in loader]
+        model = plain_model()
+        run(model, loader, sgd(model), epochs=2)
+        ends.append((parameters(model), evaluate(model, loader)))
+    assert torch.equal(ends[0][0], ends[1][0]) and ends[0][1] == ends[1][1]
+
+
+@pytest.mark.parametrize("shape", [(N,), (N, 1), (N, K, 2), (N + 1, K)])
+def test_outputs_that_have_no_accuracy_are_refused(shape):
+    class Head(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(()))
+
+        def forward(self, z):
+            return self.scale * torch.ones(shape) + z.sum() * 0
+
+    model = plain_model()
+    model.head = Head()
+    loss = lambda logits, y: logits.square().mean()  # noqa: E731
+    for use in (lambda: evaluate(model, batches(), task_loss=loss),
+                lambda: list(fit(model, batches(), sgd(model), epochs=1, task_loss=loss))):  # fmt: skip
+        with pytest.raises(ValueError, match="expected a score for each class"):
+            use()
+
+
+# --- losses ----------------------------------------------------------------------------------------------------
+
+
+def test_the_loss_with_class_weights_does_not_depend_on_the_batches():
+    model, (x, y) = plain_model(), batches(1, n=17)[0]
+    y = y.sort().values  # a batch of one class has the mean as its weighted mean
+    w = torch.tensor([0.1, 2.0, 5.0])
+    with torch.no_grad():
+        logp = F.log_softmax(model(x), 1)
+    expected = sum(-w[k] * logp[i, k] for i, k in enumerate(y)) / sum(w[k] for k in y)
+    loss = nn.CrossEntropyLoss(weight=w)
+    for size in (1, 2, 5, 17):
+        loader = list(zip(x.split(size), y.split(size), strict=True))
+        found = evaluate(model, loader, task_loss=loss, terms=lambda y: w[y].sum())
+        assert found["loss"] == pytest.approx(expected.item(), rel=1e-5)
+        with pytest.raises(ValueError, match="pass terms=, a function of y"):  # forgotten
+            mixed = torch.tensor([16, 0, *range(1, 16)])  # two classes among the first two examples
+            evaluate(model, list(zip(x[mixed].split(size), y[mixed].split(size), strict=True)), task_loss=loss)
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (
+            lambda logits, y: F.cross_entropy(logits, y, reduction="none"),
+            r"task_loss of shape \(13,\).*reduction='none'",
+        ),
+        (lambda logits, y: F.cross_entropy(logits, y, reduction="sum"), "leave out reduction='sum'"),
+        (lambda logits, y: F.cross_entropy(logits, y).item(), "task_loss of type float"),
+    ],
+)
+def test_a_loss_that_is_no_mean_over_examples_is_refused(loss, message):
+    model = plain_model()
+    start = parameters(model)
+    with pytest.raises(ValueError, match=message):
+        evaluate(model, batches(), task_loss=loss)
+    with pytest.raises(ValueError, match=message):
+        list(fit(model, batches(), sgd(model), epochs=1, task_loss=loss))
+    assert torch.equal(start, parameters(model))
+
+
+def test_a_loss_that_compares_examples_says_so_by_its_terms():
+    loss = lambda logits, y: F.cross_entropy(logits, y) + logits.std(0).mean()  # noqa: E731
+    model = plain_model()
+    for use in (
+        lambda: evaluate(model, batches(), task_loss=loss),
+        lambda: next(fit(model, batches(), sgd(model), task_loss=loss, epochs=1)),
+    ):
+        with pytest.raises(ValueError, match="compares the examples of a batch"):
+            use()
+    list(fit(model, batches(), sgd(model), epochs=1, task_loss=loss, terms=None))
+
+
+def test_one_name_means_one_thing_in_training_and_validation():
+    model, loader = plain_model(), batches(1)
+    x, y = loader[0]
+    z = model.backbone(x)
+    L_g, L_f, penalty = F.cross_entropy(model.head(z), y), to_origin(z, y), model.head.weight.square().sum()
+    settings = {"feature_loss": to_origin, "feature_weight": 0.3, "penalty": lambda m: m.head.weight.square().sum()}
+    optimizer = sgd(model, lr=0.0)
+    _, (epoch,) = run(model, loader, optimizer, epochs=1, val_loader=loader, **settings)
+    assert epoch.train["loss"] == pytest.approx(L_g.item()) == pytest.approx(epoch.val["loss"])
+    assert epoch.train["total"] == pytest.approx((L_g + 0.3 * L_f + penalty).item())
+    _, (epoch,) = run(model, loader, optimizer, epochs=1, val_loader=loader, task_loss=None, feature_loss=to_origin)
+    assert epoch.train["total"] == pytest.approx(L_f.item())
+    assert "loss" not in epoch.train and "loss" not in epoch.val
+
+
+@pytest.mark.parametrize("name", ["task_loss", "feature_loss", "combine", "penalty"])
+def test_parameters_of_losses_that_no_group_holds_are_named(name):
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(()))
+
+        def forward(self, *given):
+            if name == "combine":
+                return self.scale * sum(given[0])
+            return self.scale * (F.cross_entropy(*given) if name == "task_loss" else given[0].sum())
+
+    model, own = plain_model(), Own()
+    settings = {"feature_loss": to_origin, "epochs": 1} | {name: own}
+    with pytest.raises(ValueError, match=rf"{name}\.scale can train, but no group of the optimizer holds it"):
+        fit(model, batches(), sgd(model), **settings)
+    freeze(own)
+    fit(model, batches(), sgd(model), **settings)
+
+
+# --- BatchNorm -------------------------------------------------------------------------------------------------
+
+
+def test_a_batch_of_one_under_batchnorm_is_refused_at_the_call_where_the_loader_tells():
+    from torch.utils.data import DataLoader, TensorDataset
+
+    x, y = batches(1, n=13)[0]
+    data = TensorDataset(x, y)
+    model = tiny_model()
+    for loader in (DataLoader(data, 4), DataLoader(data, 1), [(x[:4], y[:4]), (x[4:5], y[4:5])]):
+        with pytest.raises(ValueError, match=r"a batch of 1 example and backbone\.norm, a BatchNorm in train mode"):
+            fit(model, loader, sgd(model), epochs=1)
+    for micro in (1, 2):
+        with pytest.raises(ValueError, match=f"parts of 1 example .micro_batch={micro} of 13"):
+            fit(model, [(x, y)], sgd(model), epochs=1, micro_batch=micro)
+    fit(model, DataLoader(data, 4, drop_last=True), sgd(model), epochs=1)
+    freeze(model.backbone)
+    fit(model, DataLoader(data, 4), torch.optim.SGD(model.head.parameters(), lr=0.1), epochs=1)
+
+
+def test_a_batch_of_one_of_a_loader_that_does_not_tell_is_refused_before_its_step():
+    class Loader:
+        def __len__(self):
+            return 2
+
+        def __iter__(self):
+            (x, y) = batches(1)[0]
+            return iter([(x[:5], y[:5]), (x[5:6], y[5:6])])
+
+    model = tiny_model()
+    records = fit(model, Loader(), sgd(model), epochs=1)
+    next(records)
+    mean = model.backbone.norm.running_mean.clone()
+    with pytest.raises(ValueError, match="a batch of 1 example"):
+        next(records)
+    assert torch.equal(mean, model.backbone.norm.running_mean)
+
+
+def test_frozen_by_hand_with_batchnorm_is_warned_of():
+    model = tiny_model()
+    model.backbone.requires_grad_(False)
+    with pytest.warns(UserWarning, match=r"backbone\.norm require no gradient.* statistics move"):
+        next(fit(model, batches(), sgd(model.head), epochs=1))
+    freeze(model.backbone)
+    next(fit(model, batches(), sgd(model.head), epochs=1))
+
+
+# --- rates, formats --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lr", [math.nan, math.inf, -0.1])
+def test_rates_and_schedules_that_cannot_be_meant_are_refused(lr):
+    model = plain_model()
+    optimizer = sgd(model)
+    optimizer.param_groups[0]["lr"] = lr
+    with pytest.raises(ValueError, match="got lr="):
+        fit(model, batches(), optimizer, epochs=1)
+    start = parameters(model)
+    with pytest.raises(ValueError, match=r"got schedule\(0\)="):
+        next(fit(model, batches(), sgd(model), epochs=1, schedule=lambda step: lr))
+    assert torch.equal(start, parameters(model))
+
+
+@pytest.mark.parametrize(
+    ("precision", "message"),
+    [("bf16", "precision='bf16'"), (Precision(torch.float16), "got torch.float16 for training")],
+)
+def test_a_precision_that_does_not_train_is_refused(precision, message):
+    model, (x, y) = plain_model(), batches()[0]
+    for use in (
+        lambda: fit(model, batches(), sgd(model), epochs=1, precision=precision),
+        lambda: train_step(model, x, y, sgd(model), task_loss=F.cross_entropy, precision=precision),
+    ):
+        with pytest.raises(ValueError, match=message):
+            use()
+
+
+def test_what_has_no_parameters_and_an_optimizer_that_wants_a_closure():
+    model = plain_model()
+    with pytest.raises(ValueError, match="got LBFGS"):
+        fit(model, batches(), torch.optim.LBFGS(model.parameters()), epochs=1)
+    still = type(model)(nn.Flatten(), nn.Identity())
+    assert evaluate(still, [(torch.eye(5), torch.arange(5))])["accuracy"] == 1.0
+    with pytest.raises(ValueError, match="nothing can train: .* or there is none"):
+        fit(still, batches(), sgd(model), epochs=1)
+
+
+def test_a_model_that_cannot_be_copied_is_told():
+    model = plain_model()
+    with pytest.warns(FutureWarning):
+        nn.utils.weight_norm(model.head)
+    model(batches()[0][0])
+    with pytest.raises(ValueError, match=r"cannot be copied.*parametrizations\.weight_norm"):
+        measure_precision(model, *batches()[0])
+
+
+# --- no state that is not finite -------------------------------------------------------------------------------
+
+
+class Root(torch.autograd.Function):
+    """z -> z, whose gradient is NaN, as that of a square root at 0"""
+
+    @staticmethod
+    def forward(ctx, z):
+        return z.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * math.nan
+
+
+@pytest.mark.parametrize("bad", [0, 6])
+def test_a_nan_gradient_of_a_finite_loss_in_the_last_step_does_not_stay(bad):
+    model, calls, states = plain_model(), [], []
+    loader = batches(bad + 1)
+
+    def loss(z, y):
+        calls.append(1)
+        return to_origin(Root.apply(z) if len(calls) == bad + 1 else z, y)
+
+    with pytest.raises(FloatingPointError, match=f"not finite after the update at step {bad + 1},.* after step 0"):
+        for _ in fit(model, loader, sgd(model), epochs=1, feature_loss=loss):
+            states.append(parameters(model))
+    assert len(states) == bad and all(s.isfinite().all() for s in states)
+    assert torch.equal(parameters(model), parameters(plain_model()))
+
+
+def test_a_rate_of_1e30_in_a_run_of_one_batch_reaches_no_record():
+    model = plain_model()
+    with pytest.raises(FloatingPointError, match=r"learning rate 1e\+30.* rate is likely too large"):
+        next(fit(model, batches(1), sgd(model, lr=1e30), epochs=1))
+    assert torch.equal(parameters(model), parameters(plain_model()))
+
+
+@pytest.mark.parametrize("name", ["GradNorm", "UncertaintyWeights"])
+def test_a_balancers_own_state_comes_back_too(name):
+    model, loader = plain_model(), batches(3)
+    loader[2] = (loader[2][0] * math.nan, loader[2][1])
+    combine = {"GradNorm": lambda: GradNorm("backbone.1.weight"), "UncertaintyWeights": UncertaintyWeights}[name]()
+    state = copy.deepcopy(combine.state_dict())
+    optimizer = torch.optim.SGD([*model.parameters(), *combine.parameters()], lr=0.1, momentum=0.9)
+    with pytest.raises(FloatingPointError, match="after step 0"):
+        list(fit(model, loader, optimizer, epochs=1, feature_loss=to_origin, combine=combine))
+    for key, value in combine.state_dict().items():
+        torch.testing.assert_close(value, state[key], rtol=0, atol=0, equal_nan=True)
+
+
+# --- clip, the best epoch --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("micro", [None, 4])
+@pytest.mark.parametrize("clip", [1e-3, 1e3])
+def test_clip_limits_the_norm_of_the_gradient_of_the_whole_batch(micro, clip):
+    model, (x, y) = plain_model(), batches()[0]
+    gradients = torch.autograd.grad(F.cross_entropy(model(x), y), list(model.parameters()))
+    norm = math.sqrt(sum(g.square().sum().item() for g in gradients))
+    expected = [p.detach() - 0.1 * g * min(1, clip / norm) for p, g in zip(model.parameters(), gradients, strict=True)]
+    next(fit(model, [(x, y)], sgd(model), epochs=1, clip=clip, micro_batch=micro))
+    for p, e in zip(model.parameters(), expected, strict=True):
+        torch.testing.assert_close(p.detach(), e, rtol=1e-5, atol=1e-7)
+    for wrong_clip in (0, -1.0, math.nan, "1", True):
+        with pytest.raises(ValueError, match="got clip="):
+            fit(model, [(x, y)], sgd(model), epochs=1, clip=wrong_clip)
+
+
+def test_the_best_epoch_is_in_the_model_at_the_end_and_patience_ends_the_run():
+    from sftlib.training import History, best_epoch
+
+    val = batches(1, n=11, seed=5)
+    for measure, sign in (("accuracy", 1), ("loss", -1)):
+        model, states = tiny_model(), []
+        records = fit(model, batches(3), sgd(model, lr=0.7), epochs=9, val_loader=val)
+        for record in best_epoch(records, model, measure=measure):
+            if isinstance(record, Epoch):
+                states.append((sign * record.val[measure], copy.deepcopy(model.state_dict())))
+        best = max(range(9), key=lambda i: states[i][0])  # the first of equals
+        assert best < 8, "a run whose last epoch is its best tries nothing"
+        assert all(torch.equal(v, states[best][1][k]) for k, v in model.state_dict().items())
+        model = plain_model()  # which stands still at rate 0
+        records = fit(model, batches(3), sgd(model, lr=0.0), epochs=9, val_loader=val)
+        history = History(best_epoch(records, model, measure=measure, patience=2))
+        assert [e.epoch for e in history.epochs] == [1, 2, 3]
+        assert len(history.steps) == 3 * len(history.epochs)
+    with pytest.raises(ValueError, match="nothing: give fit a val_loader"):
+        list(best_epoch(fit(model, batches(), sgd(model), epochs=1), model))
+    for settings in ({"measure": "loss", "higher_is_better": True}, {"patience": 0}):
+        with pytest.raises(ValueError, match="expected"):
+            best_epoch([], model, **settings)
+    for settings in ({"measure": "n"}, {"higher_is_better": False}):
+        with pytest.raises(ValueError, match="expected its true direction"):
+            list(best_epoch(fit(model, batches(), sgd(model), epochs=1, val_loader=val), model, **settings))

@@ -25,7 +25,8 @@ class Step:
     task_loss: float = 0.5
     feature_loss: float = 0.0
     lr: float = 1e-3
-    images_per_s: float = 211.0
+    examples_per_s: float = 211.0
+    n: int = 11
 
 
 @dataclass
@@ -34,6 +35,8 @@ class Epoch:
     epochs: int
     train: dict
     val: dict | None
+    key: str = "accuracy"
+    higher_is_better: bool = True
 
 
 def records(epochs=3, per_epoch=7, val=True):
@@ -87,7 +90,8 @@ def test_the_last_frame_is_always_drawn():
     panel = LiveRun(lambda: records(epochs=3, per_epoch=7), refresh_s=1000)
     panel.run()
     assert panel.bar.value == panel.bar.max == 21
-    assert panel.status.value.startswith("finished · step 21/21 · epoch 3 · loss 0.0476 · lr 1.0e-03 · 211 images/s · ")
+    said = r"finished · step 21/21 · epoch 3 · loss 0\.0476 · lr 1\.0e-03 · [\d.]+ examples/s · "
+    assert re.match(said, panel.status.value), panel.status.value
     assert panel.curves.value.count("<polyline") == 4  # loss of each step, smoothed; accuracy of train, of validation
     assert "train 0.800" in panel.curves.value and "validation 0.700" in panel.curves.value
 
@@ -327,8 +331,8 @@ def test_the_status_tells_the_time_that_is_left_and_at_the_end_the_time_it_took(
     panel.status.observe(lambda change: seen.append(change.new), "value")
     panel.run()
     # made at 0, began at 30, due asked at 40, record at 50, due again at 60, drawn at 70, time left asked at 80
-    assert re.search(r" images/s · ([\d.]+ GB · )?1:40 left$", seen[-2])  # 50 s for one step, two to go
-    assert seen[-1].endswith(" images/s · 1:10 in all")
+    assert re.search(r" examples/s · ([\d.]+ GB · )?1:40 left$", seen[-2])  # 50 s for one step, two to go
+    assert seen[-1].endswith(" examples/s · 1:10 in all")
 
 
 def test_the_panel_follows_fit():

@@ -11,6 +11,7 @@ from sftlib.adaptation.freezing import (
     _train_frozen,  # noqa: F401  pickles of frozen models name it here
     freeze,
     is_frozen,
+    stays_in_eval,
     train_biases_only,
     train_only,
     trainable,
@@ -37,6 +38,7 @@ __all__ = [
     "param_groups",
     "recompute_batchnorm",
     "shared_parameters",
+    "stays_in_eval",
     "train_biases_only",
     "train_only",
     "train_stats_frozen_affine",

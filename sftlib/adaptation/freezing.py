@@ -34,7 +34,12 @@ def unfreeze(module: nn.Module) -> nn.Module:
 def is_frozen(module: nn.Module) -> bool:
     """Whether all of ``module`` is frozen: no trainable parameter, no part that ``train()`` can switch."""
     _require_module(module)
-    return all("train" in part.__dict__ for part in module.modules()) and not trainable(module)
+    return all(map(stays_in_eval, module.modules())) and not trainable(module)
+
+
+def stays_in_eval(module: nn.Module) -> bool:
+    """Whether `freeze` keeps this module, without what is inside it, in eval mode."""
+    return "train" in module.__dict__
 
 
 def trainable(module: nn.Module) -> list[nn.Parameter]:

@@ -13,7 +13,7 @@ from sftlib.backbones.cuts import Cut
 from sftlib.backbones.smollm2_files import state, tokenizer
 from sftlib.backbones.spec import Spec
 from sftlib.backbones.texts import Texts, require_tokens
-from sftlib.model import Model
+from sftlib.model import Model, TokenHead
 
 WIDTH, LAYERS, VOCABULARY, POSITIONS, HEAD_WIDTH, THETA = 576, 30, 49_152, 8192, 64, 100_000.0
 
@@ -69,18 +69,6 @@ class Answers(nn.Module):
         """{h (N, T, D), mask, answer (N, A)} -> z (N, A, D)"""
         h, answer = x["h"], x["answer"]
         return self.norm(h.gather(1, answer[..., None].expand(-1, -1, h.shape[2])))
-
-
-class TokenHead(nn.Module):
-    """z (N, A, D) -> scores of the next token (N, V, A), by the matrix (V, D) that is the embedding too"""
-
-    def __init__(self, weight: nn.Parameter):
-        super().__init__()
-        self.weight = weight
-
-    def forward(self, z: Tensor) -> Tensor:
-        """z (N, A, D) -> logits (N, V, A)"""
-        return nn.functional.linear(z, self.weight).transpose(1, 2)
 
 
 class LanguageModel(Model):

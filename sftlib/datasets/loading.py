@@ -1,6 +1,5 @@
 """loader: batches (x, y) from a split, x as the backbone wants it."""
 
-import zlib
 from collections.abc import Callable, Iterator, Sequence, Sized
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -9,9 +8,10 @@ import torch
 from torch import Generator, Tensor
 from torch.utils.data import Dataset
 
+from sftlib.batches import check_pair, rows
 from sftlib.datasets.augment import Augment
+from sftlib.datasets.order import ByLength, Order, checked_order, draw_weights
 from sftlib.datasets.splits import Examples, Pictures, Split
-from sftlib.inputs import tensor
 
 Preprocess = Callable[[Tensor], Tensor]
 
@@ -25,48 +25,99 @@ class Place:
     resumed: bool = False
 
 
-@dataclass(eq=False, kw_only=True, repr=False)
+@dataclass(frozen=True, eq=False)
+class Make:
+    """What becomes of the examples of a batch: ``function(examples, generator)`` -> x, y, nests of N examples"""
+
+    function: Callable
+    share: Callable[[int], slice] | None = None  # of n rows of a batch those that are given; None: all
+
+    def __call__(self, examples, generator: Generator) -> tuple:
+        """examples as ``split.batch(rows)`` gives them -> (x, y) of the rows that are given"""
+        x, y = self.function(examples, generator)
+        n = check_pair(x, y)
+        return (x, y) if self.share is None else (rows(x, self.share(n)), rows(y, self.share(n)))
+
+    @property
+    def draws(self) -> bool:
+        """Whether x is another one each time"""
+        return False
+
+
+@dataclass(frozen=True, eq=False)
+class MakePictures(Make):
+    """(pictures (n, 3, H, W), or n of (3, h, w); labels (n,)) -> x (n, …), y (n,): augmented, then preprocessed"""
+
+    function: Preprocess  # the preprocessing of the backbone's weights
+    augment: Augment | None = None
+
+    def __call__(self, examples: tuple[Pictures, Tensor], generator: Generator) -> tuple[Tensor, Tensor]:
+        """Augmentation draws for all n, so that the generators of workers, each with its share, stay together."""
+        pictures, y = examples
+        own = range(len(y)) if self.share is None else range(len(y))[self.share(len(y))]
+        some = own or range(1)  # without a row, one tells the shape
+        if isinstance(pictures, Tensor):
+            pictures = self._augmented(pictures, generator)[some.start : some.stop]
+            x = _checked(self.function(pictures), len(pictures))
+        else:
+            augmented = (self._augmented(picture[None], generator) for picture in pictures)
+            x = _joined([_checked(self.function(p), 1) for i, p in enumerate(augmented) if i in some])
+        return x[: len(own)], y[own.start : own.stop]
+
+    @property
+    def draws(self) -> bool:
+        """Whether x is another one each time"""
+        return self.augment is not None
+
+    def _augmented(self, pictures: Tensor, generator: Generator) -> Tensor:
+        if self.augment is None:
+            return pictures
+        return _checked(self.augment(pictures, generator), len(pictures), "augment")
+
+
+@dataclass(eq=False, repr=False)
 class Loader:
-    """What `loader` returns. Iterating gives one epoch; the next iteration goes on with the generator, so it has
-    another order. `state_dict` says at any moment, within an epoch too, what the next batch depends on."""
+    """Batches (x, y): ``make(split.batch(rows), generator)`` for the rows of each batch that ``order(generator)`` gives
+
+    Iterating gives one epoch; the next iteration goes on with the generator, so it has another order. `state_dict` says
+    at any moment, within an epoch too, what the next batch depends on.
+    """
 
     split: Split
-    preprocess: Preprocess
-    batch_size: int
-    shuffle: bool
-    augment: Augment | None
-    generator: Generator
-    drop_last: bool
-    weights: Tensor | None = None  # (N,)
-    share: Callable[[int], slice] | None = None  # of n rows of a batch those that are given; None: all
+    make: Make
+    order: Order
+    generator: Generator = field(default_factory=lambda: Generator().manual_seed(torch.initial_seed()))
     place: Place = field(default_factory=Place)
 
     def __len__(self) -> int:
-        whole, rest = divmod(len(self.split), self.batch_size)
-        return whole + (rest > 0 and not self.drop_last)
+        return len(self.order)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """-> (x (n, 3, H, W), y (n,)) with n = batch_size, or less in the last batch"""
-        place = self.place
-        if not place.resumed:
-            place.given, place.began = 0, self.generator.get_state()
-        place.resumed = False
-        batches = self._order().split(self.batch_size)[place.given : len(self)]
-        return self._counted(batches)
+    @property
+    def batch_size(self) -> int:
+        """Examples of a batch, the last one may have fewer"""
+        return self.order.batch_size
+
+    @property
+    def drop_last(self) -> bool:
+        """Whether a smaller last batch is left out"""
+        return self.order.drop_last
 
     @property
     def redraws(self) -> bool:
         """Whether an epoch gives others than the examples of the split: augmented, or drawn with repetition"""
-        return self.augment is not None or self.weights is not None
+        return self.order.repeats or self.make.draws
+
+    def __iter__(self) -> Iterator[tuple]:
+        """-> (x, y) of batch_size examples, or fewer in the last batch"""
+        place = self.place
+        if not place.resumed:
+            place.given, place.began = 0, self.generator.get_state()
+        place.resumed = False
+        return self._counted(self._rows()[place.given :])
 
     def state_dict(self) -> dict:
         """What the next batch depends on: the place in the epoch and the generator, as after the last batch given"""
-        return {
-            "examples": len(self.split),
-            "batch_size": self.batch_size,
-            "shuffle": self.shuffle,
-            "drop_last": self.drop_last,
-            "weights": 0 if self.weights is None else zlib.crc32(self.weights.numpy().tobytes()),
+        return self.order.state() | {
             "data": self.split.fingerprint,
             "given": self.place.given,
             "began": self.place.began,
@@ -80,65 +131,36 @@ class Loader:
             raise ValueError(f"got a {type(state).__name__}; expected what state_dict of a loader gives")
         if missing := sorted(own.keys() - state.keys()):
             raise ValueError(f"got the place of a loader without {missing}; expected what state_dict of a loader gives")
-        for name in ("examples", "data", "batch_size", "shuffle", "drop_last", "weights"):
+        for name in (*self.order.state(), "data"):
             if own[name] != state[name]:
                 raise ValueError(
                     f"got the place of a loader with {name}={state[name]}, here it is {own[name]}; expected the same: "
-                    "build the loader as the run did, of the same pictures"
+                    "build the loader as the run did, of the same examples"
                 )
         self.generator.set_state(state["generator"])
         self.place.given, self.place.began = state["given"], state["began"]
         self.place.resumed = state["began"] is not None
 
-    def _order(self) -> Tensor:
-        """-> rows (N,) in the order of this epoch; on the pictures' device, so that no batch waits for its rows"""
-        order = torch.arange(len(self.split))
-        if self.shuffle or self.weights is not None:
-            # At the start of an epoch the twin is where the generator is; later the generator is ahead of it.
-            twin = Generator(self.generator.device)
-            twin.set_state(self.place.began)
-            order = self._drawn(twin).cpu()
-            if self.place.given == 0:
-                self.generator.set_state(twin.get_state())
-        return order.to(self.split.device)
+    def _rows(self) -> list[Tensor]:
+        """Rows (n,) of each batch of this epoch; on the split's device, so that no batch waits for its rows"""
+        # At the start of an epoch the twin is where the generator is; later the generator is ahead of it.
+        twin = Generator(self.generator.device)
+        twin.set_state(self.place.began)
+        order = self.order(twin)
+        if self.place.given == 0:
+            self.generator.set_state(twin.get_state())
+        if self.split.device.type == "cpu":
+            return order
+        moved = torch.cat(order).to(self.split.device)
+        return list(moved.split([len(some) for some in order]))
 
-    def _drawn(self, generator: Generator) -> Tensor:
-        """-> rows (N,): a permutation, or with weights N draws with repetition, each by its share of their sum"""
-        n = len(self.split)
-        if self.weights is None:
-            return torch.randperm(n, generator=generator, device=generator.device)
-        sums = self.weights.cumsum(0)
-        draws = torch.rand(n, generator=generator, device=generator.device, dtype=sums.dtype).cpu() * sums[-1]
-        last = int(self.weights.nonzero()[-1])  # rounding may reach the end
-        return torch.searchsorted(sums, draws, right=True).clamp(max=last)
-
-    def _counted(self, batches: tuple[Tensor, ...]) -> Iterator[tuple[Tensor, Tensor]]:
-        with closing(self.split.batches(batches)) as examples:
-            for pictures, y in examples:
-                made = self._made(pictures, y)
+    def _counted(self, order: list[Tensor]) -> Iterator[tuple]:
+        with closing(self.split.batches(order)) as batches:
+            for examples in batches:
+                made = self.make(examples, self.generator)
                 self.place.given += 1
                 yield made
         self.place.given, self.place.began = 0, None
-
-    def _made(self, pictures: Pictures, y: Tensor) -> tuple[Tensor, Tensor]:
-        """pictures (n, 3, H, W), or n of (3, h, w); y (n,) -> x, y of the rows that are given
-
-        Augmentation draws for all n, so that the generators of several workers, each with its share, stay together.
-        """
-        own = range(len(y)) if self.share is None else range(len(y))[self.share(len(y))]
-        some = own or range(1)  # without a row, one tells the shape
-        if isinstance(pictures, Tensor):
-            pictures = self._augmented(pictures)[some.start : some.stop]
-            x = _checked(self.preprocess(pictures), len(pictures))
-        else:
-            augmented = (self._augmented(picture[None]) for picture in pictures)
-            x = _joined([_checked(self.preprocess(p), 1) for i, p in enumerate(augmented) if i in some])
-        return x[: len(own)], y[own.start : own.stop]
-
-    def _augmented(self, pictures: Tensor) -> Tensor:
-        if self.augment is None:
-            return pictures
-        return _checked(self.augment(pictures, self.generator), len(pictures), "augment")
 
 
 _WANTED = {
@@ -170,46 +192,42 @@ def loader(
     weights (N,): an epoch is N draws with repetition, row i with probability weights_i / Σ weights. Classes come
     equally often with `1 / labels.bincount()[labels]`, labels those of the split.
     """
-    _check(split, preprocess, batch_size, augment, generator, drop_last)
-    return Loader(
-        split=split if isinstance(split, Split) else Examples(split),
-        preprocess=preprocess,
-        batch_size=batch_size,
-        shuffle=shuffle,
-        augment=augment,
-        generator=generator or Generator().manual_seed(torch.initial_seed()),
-        drop_last=drop_last,
-        weights=None if weights is None else _weights(weights, len(split)),
-    )
+    _check(split, preprocess, augment, generator)
+    weights = None if weights is None else draw_weights(weights, len(split))
+    order = checked_order(Order(len(split), batch_size, shuffle, drop_last, weights))
+    split = split if isinstance(split, Split) else Examples(split)
+    return Loader(split, MakePictures(preprocess, augment=augment), order, **_given(generator))
 
 
-def _check(split, preprocess, batch_size, augment, generator, drop_last) -> None:
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"got batch_size={batch_size!r}; expected a whole number of pictures, 1 or more")
+def nest_loader(
+    split: Split, make: Callable | None = None, *, batch_size: int = 32, shuffle: bool = False,
+    lengths: Tensor | None = None, generator: Generator | None = None, drop_last: bool = False,
+) -> Loader:  # fmt: skip
+    """A split of any kind -> batches (x, y), nests: ``make(split.batch(rows), generator)``, or as they are
+
+    ``lengths`` (N,): examples of like length share a batch, so that little of it is padding. Draws are those of
+    `loader`.
+    """
+    if lengths is None:
+        order = Order(len(split), batch_size, shuffle, drop_last)
+    else:
+        order = ByLength(len(split), batch_size, shuffle, drop_last, lengths=torch.as_tensor(lengths))
+    return Loader(split, Make(make or _as_they_are), checked_order(order), **_given(generator))
+
+
+def _as_they_are(examples: tuple, generator: Generator) -> tuple:
+    return examples
+
+
+def _given(generator: Generator | None) -> dict[str, Generator]:
+    return {} if generator is None else {"generator": generator}
+
+
+def _check(split, preprocess, augment, generator) -> None:
     for name, value, wanted in (("preprocess", preprocess, Callable), ("augment", augment, Callable | None),
                                 ("generator", generator, Generator | None), ("split", split, Sized)):  # fmt: skip
         if not isinstance(value, wanted):
             raise ValueError(f"got {name}={value!r:.80}; expected {_WANTED[name]}")
-    if len(split) == 0:
-        raise ValueError("got an empty split; expected at least one example: look at the dataset's fractions")
-    if drop_last and len(split) < batch_size:
-        raise ValueError(
-            f"got drop_last with {len(split)} examples and batch_size={batch_size}; no batch would be left: "
-            "take a smaller batch_size"
-        )
-
-
-def _weights(weights: Tensor | Sequence[float], n: int) -> Tensor:
-    """-> float64 (n,) on the CPU; ValueError unless they can be drawn by"""
-    weights = tensor(weights, "weights").detach().cpu().double()
-    if weights.shape != (n,) or not weights.isfinite().all() or (weights < 0).any() or weights.sum() == 0:
-        raise ValueError(
-            f"got weights of shape {tuple(weights.shape)} from {weights.min():g} to {weights.max():g}; expected one "
-            f"for each of the {n} examples, ({n},), finite, none negative, not all 0"
-            if weights.numel()
-            else f"got no weights; expected one for each of the {n} examples"
-        )
-    return weights / weights.max()  # their sum is finite
 
 
 def _checked(x: Tensor, n: int, giver: str = "preprocess") -> Tensor:

@@ -57,7 +57,7 @@ class Split(Dataset):
     @cached_property
     def fingerprint(self) -> int:
         """A checksum of names and labels, by which a run that goes on knows its examples"""
-        return _checksum(self.labels, zlib.crc32(repr(self.names).encode("utf-8", "surrogateescape")))
+        return checksum(self.labels, zlib.crc32(repr(self.names).encode("utf-8", "surrogateescape")))
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +103,7 @@ class PictureSplit(Split):
     @cached_property
     def fingerprint(self) -> int:
         """A checksum of names, labels and the middle row of every picture"""
-        return _checksum(self.pictures[:, 0, self.pictures.shape[2] // 2], super().fingerprint)
+        return checksum(self.pictures[:, 0, self.pictures.shape[2] // 2], super().fingerprint)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(pictures {tuple(self.pictures.shape)})"
@@ -137,7 +137,8 @@ class Examples(Split):
         return 0
 
 
-def _checksum(t: Tensor, before: int) -> int:
+def checksum(t: Tensor, before: int) -> int:
+    """A checksum of the tensor, and of what went before"""
     return before if t.is_meta else zlib.crc32(t.cpu().contiguous().numpy().tobytes(), before)
 
 

@@ -32,6 +32,18 @@ class Mean:
         self.total = self.total + total
         self.count += count
 
+    def state(self) -> dict:
+        """{"total", "count"}, tensors on the CPU"""
+        return {name: v.detach().cpu() if isinstance(v, Tensor) else v for name, v in vars(self).items()}
+
+    def load(self, state: dict) -> None:
+        """Go on from a ``state``, in place of what was added here."""
+        self.total, self.count = state["total"], state["count"]
+
+    def merge(self, other: "Mean") -> None:
+        """Add what was added to ``other``."""
+        self.add(other.total, other.count)
+
     @property
     def value(self) -> float:
         """sum / count; ValueError when nothing was added."""

@@ -42,6 +42,11 @@ class Sums:
         self._sums: dict[str, Tensor | float] = {}
 
     def _count(self, **values: Tensor | float) -> None:
+        if self._sums and values and values.keys() != self._sums.keys():
+            raise ValueError(
+                f"got a measure with the sums {sorted(self._sums)}, and {sorted(values)} to add; expected the same: "
+                "its state is of another measure, or not whole"
+            )
         for name, value in values.items():
             so_far = self._sums.get(name, 0)
             if isinstance(so_far, Tensor) and isinstance(value, Tensor):
@@ -64,12 +69,13 @@ class Sums:
 class Accuracy(Sums):
     """Share of the targets whose class has the largest output: (N, K, …) against y (N, …), in [0, 1].
 
-    For tokens and pixels too: the classes are axis 1. Targets equal to ``ignore_index`` are not counted.
+    For tokens and pixels too: the classes are axis 1. Targets equal to ``ignore_index`` (-100 of PyTorch's losses, say)
+    are not counted.
     """
 
     key, higher_is_better = "accuracy", True
 
-    def __init__(self, *, ignore_index: int | None = -100):
+    def __init__(self, *, ignore_index: int | None = None):
         super().__init__()
         self.ignore_index = ignore_index
 
@@ -141,12 +147,16 @@ def check_classes(output, y) -> None:
                 f"got a {type(value).__name__} as {name}; expected a tensor: give fit and evaluate the metric of this "
                 "kind of model (metric=…), or None"
             )
-    if output.ndim < 2 or y.shape != output.shape[:1] + output.shape[2:] or y.is_floating_point():
+    if output.ndim < 2 or output.shape[1] < 2 or y.shape != output.shape[:1] + output.shape[2:] or not _whole(y):
         raise ValueError(
             f"got outputs of shape {tuple(output.shape)} and y {y.dtype} of shape {tuple(y.shape)}; expected a score "
             "for each class, (N, K, …), and the class numbers, whole numbers (N, …). Targets that are no single "
             "classes (soft, several at once, one output of yes or no) need a metric of their own: metric=…, or None"
         )
+
+
+def _whole(y: Tensor) -> bool:
+    return not (y.is_floating_point() or y.is_complex() or y.dtype is torch.bool)
 
 
 def _valid(y: Tensor, ignore_index: int | None) -> Tensor:

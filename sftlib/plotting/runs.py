@@ -11,9 +11,9 @@ SYMBOLS = {"rate": "α ×", "feature_weight": "λ ="}  # what the panel can chan
 
 
 def run_curves(axes, history):
-    """Two axes and a ``LiveRun.history`` -> the same two: loss by step, accuracies by epoch.
+    """Two axes and a ``LiveRun.history`` -> the same two: loss by step, what the run is judged by, by epoch.
 
-    A star stands at the epoch with the best validation accuracy, a dotted line where a rate or weight was changed.
+    A star stands at the epoch with the best validation, a dotted line where a rate or weight was changed.
     """
     left, right = axes
     left.plot(history["step"], history["loss"], color=GREY, linestyle="-", linewidth=0.7, alpha=0.5)
@@ -24,26 +24,29 @@ def run_curves(axes, history):
         left.annotate(f"{SYMBOLS[name]} {value:.3g}", (step, 0.98), xycoords=left.get_xaxis_transform(), xytext=(-3, 0),
                       textcoords="offset points", rotation=90, ha="right", va="top", fontsize=9,
                       bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8, "alpha": 0.8})  # fmt: skip
-    accuracy = {
+    scores = {
         name: (history["epochs"], history[key])
-        for name, key in (("train", "train_accuracy"), ("validation", "val_accuracy"))
+        for name, key in (("train", f"train_{history['key']}"), ("validation", f"val_{history['key']}"))
         if any(map(math.isfinite, history[key]))
     }
-    curves(right, accuracy, xlabel="epoch", ylabel="accuracy")
+    curves(right, scores, xlabel="epoch", ylabel=history["key"].replace("_", " "))
     best = best_epoch(history)
     if best is not None:
-        at = history["epochs"][best], history["val_accuracy"][best]
+        at = history["epochs"][best], history[f"val_{history['key']}"][best]
         right.plot(*at, marker="*", markersize=15, color="black", markerfacecolor="white", linestyle="none")
         right.set_title(
             f"best validation: {at[1]:.3f}, epoch {at[0]} of {history['epochs'][-1]}", fontsize=11, loc="left"
         )
-    for line in right.get_lines()[: len(accuracy)]:
+    for line in right.get_lines()[: len(scores)]:
         line.set_marker(MARKERS[0])  # with few epochs the points are what was measured
         line.set_markersize(4)
     return axes
 
 
 def best_epoch(history):
-    """-> position in "epochs" of the highest validation accuracy, the earliest of equals; None without validation"""
-    scores = np.array(history["val_accuracy"], dtype=float)
-    return int(np.nanargmax(scores)) if np.isfinite(scores).any() else None
+    """-> position in "epochs" of the best validation, the earliest of equals; None without one, or a direction"""
+    if history["higher_is_better"] is None:
+        return None
+    scores = np.array(history[f"val_{history['key']}"], dtype=float)
+    best = np.nanargmax if history["higher_is_better"] else np.nanargmin
+    return int(best(scores)) if np.isfinite(scores).any() else None

@@ -29,9 +29,10 @@ class LiveRun(w.VBox):
     With the ``controls`` that ``fit(…, controls=controls)`` was given, the panel has sliders for the factor on every
     learning rate and, unless it is None, for the feature weight. What they say holds from the next step on.
 
-    ``history``: name -> list; "step", "epoch", "loss", "task_loss", "feature_loss", "lr", "images_per_s" and
+    ``history``: name -> list; "step", "epoch", "loss", "task_loss", "feature_loss", "lr", "examples_per_s" and
     "smooth_loss" have an entry a step; "epochs", "train_loss", "train_accuracy", "val_loss" and "val_accuracy" one an
-    epoch; "changes" has (step, name, value) for each change on the way. Plain numbers: no tensor is kept.
+    epoch; "changes" has (step, name, value) for each change on the way. Where a run is judged by another measure than
+    accuracy, "key" names it, and "train_" and "val_" stand before it. Plain numbers: no tensor is kept.
     ``plot(axes)`` draws it for print.
     """
 
@@ -245,9 +246,9 @@ def _curves(log):
     history, best = log.history, best_epoch(log.history)
     smooth = history["smooth_loss"]
     loss = {"_each step": (history["step"], history["loss"]), "smoothed": (history["step"], smooth)}
-    accuracy = {
+    scores = {
         name: (history["epochs"], history[key])
-        for name, key in (("train", "train_accuracy"), ("validation", "val_accuracy"))
+        for name, key in (("train", f"train_{history['key']}"), ("validation", f"val_{history['key']}"))
         if any(map(math.isfinite, history[key]))
     }
     changes = [(step, f"{SYMBOLS[name]} {value:.3g}") for step, name, value in history["changes"]]
@@ -255,10 +256,10 @@ def _curves(log):
     if best is not None:
         end = log.epoch_ends[best]
         loss_ring = [(end, smooth[end - log.first_step], "best epoch")]
-        ring = [(history["epochs"][best], history["val_accuracy"][best], "best")]
+        ring = [(history["epochs"][best], history[f"val_{history['key']}"][best], "best")]
     loss_label = "step (pale: each step by itself)"
     plots = svg_curves("loss (nats per example)", loss, xlabel=loss_label, marks=loss_ring, events=changes)
-    plots += svg_curves("accuracy", accuracy, xlabel="epoch (dot: the last)", marks=ring)
+    plots += svg_curves(history["key"].replace("_", " "), scores, xlabel="epoch (dot: the last)", marks=ring)
     return f'<div style="display:flex;flex-wrap:wrap;gap:16px">{plots}</div>'
 
 
@@ -266,7 +267,7 @@ def _status(log):
     last = log.last
     return (
         f"step {last.step}/{last.steps} · epoch {last.epoch} · loss {log.history['loss'][-1]:.4f} · lr {last.lr:.1e} · "
-        f"{log.images_per_s:.0f} images/s"
+        f"{log.examples_per_s:.0f} examples/s"
     )
 
 

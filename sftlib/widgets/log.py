@@ -33,11 +33,12 @@ class Last(NamedTuple):
 class Log:
     """What a run recorded. Losses stay on the device until the next drawing: reading one makes the host wait for it."""
 
-    STEP = ("step", "epoch", "loss", "task_loss", "feature_loss", "lr", "images_per_s")
-    EPOCH = ("epochs", "train_loss", "train_accuracy", "val_loss", "val_accuracy")
+    STEP = ("step", "epoch", "loss", "task_loss", "feature_loss", "lr", "examples_per_s")
 
     def __init__(self):
-        self.history = {name: [] for name in (*self.STEP, *self.EPOCH, "smooth_loss", "changes")}
+        epoch = ("epochs", "train_loss", "train_accuracy", "val_loss", "val_accuracy")
+        self.history = {name: [] for name in (*self.STEP, *epoch, "smooth_loss", "changes")}
+        self.history |= {"key": "accuracy", "higher_is_better": True}
         self.last, self.first_step = None, 1
         self.epoch_ends, self.epochs = [], None  # the last step of each epoch; how many epochs there will be
         self._unread, self._average = [], 0.0
@@ -58,10 +59,9 @@ class Log:
         if self.last is None:
             self.first_step = record.step
         self.last = Last(record.step, record.steps, record.epoch, record.lr)
-        logits = getattr(getattr(record, "outcome", None), "logits", None)
         # What the step says of its own rate is the host's time; a device may still be at work. From record to record,
         # drawings included, is what a person waits.
-        self._pace.append((record.images_per_s * seconds if logits is None else len(logits), seconds))
+        self._pace.append((record.n, seconds))
         self._unread.append(record)
         if len(self._unread) >= MOST_UNREAD:
             self.read()
@@ -70,10 +70,19 @@ class Log:
         self.history["epochs"].append(record.epoch)
         self.epoch_ends.append(self.last.step if self.last else 0)
         self.epochs = record.epochs
+        self._judge_by(record.key or "accuracy", record.higher_is_better)
         for part in ("train", "val"):
             values = getattr(record, part) or {}
-            for name in ("loss", "accuracy"):
+            for name in ("loss", self.history["key"]):
                 self.history[f"{part}_{name}"].append(values.get(name, math.nan))
+
+    def _judge_by(self, key, higher_is_better):
+        """The measure of this run, which its first epoch tells"""
+        before = self.history["key"]
+        if key != before:
+            for part in ("train", "val"):
+                self.history[f"{part}_{key}"] = self.history.pop(f"{part}_{before}")
+        self.history |= {"key": key, "higher_is_better": higher_is_better}
 
     def change(self, changed):
         """name -> new value, in force from the next step on"""
@@ -96,7 +105,7 @@ class Log:
         smooth.append(self._average / (1 - keep ** (len(smooth) + 1)))
 
     @property
-    def images_per_s(self):
+    def examples_per_s(self):
         """Over the latest 50 steps; validation and pauses do not count."""
         return sum(n for n, _ in self._pace) / max(1e-9, sum(s for _, s in self._pace))
 

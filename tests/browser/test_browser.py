@@ -50,10 +50,10 @@ def records(epochs=5, per_epoch=100):
         epoch = (step - 1) // per_epoch + 1
         loss = 0.7 / (1 + step / 60) + 0.05 * (step % 7 - 3) / 3
         yield Record(step=step, steps=steps, epoch=epoch, loss=loss, task_loss=loss, feature_loss=0.0, lr=1e-3,
-                     images_per_s=3200.0)
+                     n=32, examples_per_s=3200.0)
         if step % per_epoch == 0:
             train, val = {"loss": loss, "accuracy": 0.7 + 0.06 * epoch}, {"loss": loss, "accuracy": 0.7 + 0.04 * epoch}
-            yield Record(epoch=epoch, epochs=epochs, train=train, val=val)
+            yield Record(epoch=epoch, epochs=epochs, train=train, val=val, key="accuracy", higher_is_better=True)
 
 panel = LiveRun(records)
 display(panel)

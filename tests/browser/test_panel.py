@@ -21,12 +21,13 @@ def records(steps=2000, per_epoch=50):
         made.append(step)
         epoch, loss = (step - 1) // per_epoch + 1, 0.7 / (1 + step / 60)
         yield Record(step=step, steps=steps, epoch=epoch, loss=loss, task_loss=loss, feature_loss=0.0,
-                     lr=1e-3 * controls.rate, images_per_s=1600.0)
+                     lr=1e-3 * controls.rate, n=32, examples_per_s=1600.0)
         if len(starts) == 2 and step == 30:
             raise RuntimeError("the cable was pulled")
         if step % per_epoch == 0:
             accuracy = {"loss": loss, "accuracy": 0.9 - 0.2 / epoch}
-            yield Record(epoch=epoch, epochs=steps // per_epoch, train=accuracy, val=accuracy)
+            yield Record(epoch=epoch, epochs=steps // per_epoch, train=accuracy, val=accuracy, key="accuracy",
+                         higher_is_better=True)
 
 panel = LiveRun(records, controls=controls)
 display(panel)

@@ -1,25 +1,32 @@
 """Where a run is: what a checkpoint in the middle of an epoch must hold for the run to go on as if never stopped."""
 
-import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from sftlib.memory import Parts
-from sftlib.metrics import Mean, correct
-from sftlib.records import Controls, Outcome
-from sftlib.states import require_entries
+from sftlib.batches import as_batch, each
+from sftlib.metrics import Mean, Metric
+from sftlib.runtime import ALONE, Group, Precision
+from sftlib.training.generators import (
+    generator_states,
+    generators_of,
+    require_generators,
+    set_generator_states,
+    set_state_of,
+    state_of,
+)  # fmt: skip
+from sftlib.training.parts import Parts
+from sftlib.training.records import Controls
+from sftlib.training.states import require_entries
+from sftlib.training.step import Objective, Outcome, Piece
 
-# Parts of torch's DataLoader, which may keep generators of their own, as the loader itself may
-PARTS = ("dataset", "sampler", "batch_sampler")
-Generator = torch.Generator | np.random.Generator | random.Random
+Number = int | float | Tensor
 
 
 @dataclass(eq=False, repr=False)
-class Progress:
+class Run:
     """The place of a run, which ``fit`` moves along: ``step`` updates are done, ``batch`` of them in this epoch.
 
     Each record carries it as ``run``, and ``save_checkpoint`` writes it. A loader with
@@ -28,15 +35,18 @@ class Progress:
     """
 
     loader: Iterable
-    settings: dict
+    objective: Objective
+    metric: Callable[[], Metric] | None
+    precision: Precision
     controls: Controls
     parts: Parts
+    group: Group = ALONE
     epoch: int = 1
     step: int = 0
     batch: int = 0
-    loss: Mean = field(default_factory=Mean)
-    hits: Mean = field(default_factory=Mean)
-    labels: Tensor | None = None  # of the last batch
+    measures: dict[str, Metric] = field(default_factory=dict)  # of the epoch so far, and of this worker
+    examples: int = 0  # of the epoch so far
+    labels: Tensor | None = None  # of the last batch: one of its leaves
     over: bool = False  # the epoch is: the next record belongs to the next one
     asked: int = 0  # batches that the loader was asked for in this epoch; more than ``batch`` on the way to a record
     began: dict | None = None  # generator states before this epoch's order was drawn, for a loader that says nothing
@@ -44,20 +54,21 @@ class Progress:
 
     def begin(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of this epoch, from its first one"""
-        self.epoch, self.batch, self.loss, self.hits, self.over = epoch, 0, Mean(), Mean(), False
+        self.epoch, self.batch, self.over = epoch, 0, False
+        self.measures, self.examples = self._fresh(), 0
         self.began = _states_for_order(self.loader)
         return self._counted(iter(self.loader))
 
-    def resume(self, saved: dict, where: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    def resume(self, saved: dict) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of this epoch that were not used when ``saved`` was; draws go on as they would have then"""
         self._load(saved)
+        saved = self._own(saved)
         if saved["batch"] == 0:  # between epochs
             set_generator_states(saved["generators"])
             return self.begin(self.epoch)
         self.batch, self.labels, self.began = saved["batch"], saved["labels"], saved["began"]
         self.step += self.batch
-        for mean, (total, count) in ((self.loss, saved["loss"]), (self.hits, saved["hits"])):
-            mean.total, mean.count = total.to(where), count
+        self._load_measures(saved)
         rest = iter(self.loader)
         if self.began is not None:
             self._pass_over(rest)
@@ -75,18 +86,58 @@ class Progress:
                 self.mark = _pass_of(self.loader)
             yield batch
 
-    def add(self, outcome: Outcome, y: Tensor) -> None:
+    def add(self, outcome: Outcome, pieces: Sequence[Piece], y) -> None:
         """Count an update; nothing is read from the device."""
-        self.step, self.batch, self.labels = self.step + 1, self.batch + 1, y
-        self.loss.add(outcome.loss * len(y), len(y))
-        self.hits.add(correct(outcome.logits, y), len(y))
+        n = sum(piece.examples for piece in pieces)
+        self.step, self.batch, self.examples = self.step + 1, self.batch + 1, self.examples + n
+        self.labels = leaf(y)
+        self.measures["loss"].add(outcome.task_loss * (t := sum(p.terms for p in pieces)), t)
+        self.measures["total"].add((outcome.loss - outcome.task_loss) * n, n)
+        for name, measure in self.measures.items():
+            if name not in ("loss", "total"):
+                measure.add(outcome.output, y)
 
-    def measures(self) -> dict[str, float]:
-        """{"loss", "accuracy", "n"} of the epoch so far"""
-        return {"loss": self.loss.value, "accuracy": self.hits.value, "n": self.hits.count}
+    def values(self) -> dict[str, float]:
+        """{"loss": L_g, "n", and what the measure gives} of the epoch so far, "total": L where that is another
+
+        Of all workers: every one of them must ask.
+        """
+        counted = self._merged(self.group.gathered(self._counted_here()))
+        whole, objective, values = counted.pop("measures"), self.objective, {}
+        if objective.task_loss is not None:
+            values["loss"] = whole["loss"].value
+        for name, measure in whole.items():
+            values |= measure.values() if name not in ("loss", "total") else {}
+        if any(f is not None for name, f in objective.functions.items() if name != "task_loss"):
+            values["total"] = values.get("loss", 0.0) + whole["total"].value
+        return values | {"n": counted["examples"]}
+
+    def _fresh(self) -> dict[str, Metric]:
+        measures = {"loss": Mean(), "total": Mean()}  # L_g over its terms; what L is beyond it, over examples
+        if self.metric is not None:
+            measure = self.metric()
+            measures[measure.key] = measure
+        return measures
+
+    def _counted_here(self) -> dict:
+        """What this worker has counted in this epoch, as plain values"""
+        return {"examples": self.examples, "measures": {name: m.state() for name, m in self.measures.items()}}
+
+    def _merged(self, parts: Sequence[dict]) -> dict:
+        """What each worker has counted -> the same of all: the number of examples, and measures"""
+        whole = self._fresh()
+        for part in parts:
+            other = self._fresh()
+            for name, measure in whole.items():
+                other[name].load(part["measures"][name])
+                measure.merge(other[name])
+        return {"examples": sum(part["examples"] for part in parts), "measures": whole}
 
     def state_dict(self) -> dict:
-        """Plain values and tensors on the CPU: the place after the last record; ValueError if the run has left it"""
+        """Plain values and tensors on the CPU: the place after the last record; ValueError if the run has left it
+
+        Where several workers share the run every one of them must ask: "workers" then holds what differs between them.
+        """
         self._require_at_record()
         state = {
             "batch": 0,
@@ -96,14 +147,15 @@ class Progress:
             "micro_batch": self.parts.size,
             "generators": generator_states(),
         }
-        if self.over:
-            return state
-        return state | {
-            "batch": self.batch,
-            "loss": (self.loss.total.cpu(), self.loss.count),
-            "hits": (self.hits.total.cpu(), self.hits.count),
-            "labels": self.labels.cpu(),
-        }
+        own = {"generators": state["generators"]}
+        if not self.over:
+            own |= self._counted_here()
+            state |= {"batch": self.batch, "labels": self.labels.cpu()}
+        parts = self.group.gathered(own)
+        if not self.over:
+            whole = self._merged(parts)
+            state |= whole | {"measures": {name: m.state() for name, m in whole["measures"].items()}}
+        return state if len(parts) == 1 else state | {"workers": parts}
 
     def _require_at_record(self) -> None:
         if not self.over and self.asked != self.batch:
@@ -125,7 +177,7 @@ class Progress:
                 f"got a checkpoint of {saved['batches']} batches an epoch and a loader of {len(self.loader)}; "
                 "expected the same: build the loader as the run did"
             )
-        own = {} if _says_its_place(self.loader) else _generators(self.loader)
+        own = {} if _says_its_place(self.loader) else generators_of(self.loader)
         there = {} if saved["began"] is None else saved["began"]["loader"]
         if (saved["began"] is None) != _says_its_place(self.loader) or there.keys() != own.keys():
             raise ValueError(
@@ -138,12 +190,32 @@ class Progress:
             return
         set_generator_states(saved["began"]["all"])
         for name, generator in own.items():
-            _set_state_of(generator, there[name])
+            set_state_of(generator, there[name])
+
+    def _own(self, saved: dict) -> dict:
+        """The place of a run -> that of this worker; where there were more or fewer, the first takes all"""
+        parts = saved.get("workers") or [saved]
+        if len(parts) == self.group.world:
+            return saved | parts[self.group.rank]
+        if self.group.leads or not saved["batch"]:
+            return saved
+        nothing = {name: measure.state() for name, measure in self._fresh().items()}
+        return saved | {"examples": 0, "measures": nothing}
+
+    def _load_measures(self, saved: dict) -> None:
+        self.measures, self.examples = self._fresh(), saved["examples"]
+        if saved["measures"].keys() != self.measures.keys():
+            raise ValueError(
+                f"got a checkpoint of a run measured by {sorted(saved['measures'])}, here by {sorted(self.measures)}; "
+                "expected the same metric"
+            )
+        for name, measure in self.measures.items():
+            measure.load(saved["measures"][name])
 
     def _pass_over(self, batches: Iterator[tuple[Tensor, Tensor]]) -> None:
         for _ in range(self.batch):
-            _, labels = next(batches)
-        if not torch.equal(labels.cpu(), self.labels):
+            _, labels = as_batch(next(batches), nn.Identity())
+        if not torch.equal(leaf(labels).cpu(), self.labels):
             raise ValueError(
                 f"the loader, a {type(self.loader).__name__}, did not repeat the order of the run that was saved: "
                 "give it the same data, and let it draw from its .generator or from torch's, or use "
@@ -152,29 +224,31 @@ class Progress:
 
 
 def require_place(saved: dict, where: str) -> None:
-    """ValueError unless ``saved`` is what `Progress.state_dict` gives, such that a run can take it up."""
+    """ValueError unless ``saved`` is what `Run.state_dict` gives, such that a run can take it up."""
     kinds = {"batch": int, "batches": int, "loader": dict | None, "began": dict | None, "micro_batch": int | None}
     require_entries(saved, kinds, where)
     if not 0 <= saved["batch"] <= saved["batches"] or (saved["loader"] is None) == (saved["began"] is None):
         raise ValueError(f"{where} has no place in an epoch; expected all that save_checkpoint writes")
     for part in (saved, *saved.get("workers", ())):
         require_entries(part, {"generators": dict}, where)
-        _require_generators(part["generators"], where)
+        require_generators(part["generators"], where)
         if saved["batch"]:
-            require_entries(part, {"loss": tuple, "hits": tuple}, where)
-            if not all(_is_sum(part[name]) for name in ("loss", "hits")):
-                raise ValueError(
-                    f"{where} has no sums and counts of its epoch; expected all that save_checkpoint writes"
-                )
+            require_entries(part, {"examples": int, "measures": dict}, where)
+            require_entries(part["measures"], {"loss": dict, "total": dict}, where)
+            for name in ("loss", "total"):
+                require_entries(part["measures"][name], {"total": Number, "count": Number}, where)
     if saved["batch"]:
         require_entries(saved, {"labels": Tensor}, where)
     if saved["began"] is not None:
         require_entries(saved["began"], {"all": dict, "loader": dict}, where)
-        _require_generators(saved["began"]["all"], where)
+        require_generators(saved["began"]["all"], where)
 
 
-def _is_sum(pair: tuple) -> bool:
-    return len(pair) == 2 and isinstance(pair[0], Tensor) and pair[0].dim() == 0 and isinstance(pair[1], int)
+def leaf(nest) -> Tensor:
+    """The first tensor of a nest, by which a batch is known again"""
+    found: list[Tensor] = []
+    each(lambda t: found.append(t) or t, nest)
+    return found[0] if found else torch.zeros(0)
 
 
 def _says_its_place(loader: Iterable) -> bool:
@@ -190,74 +264,5 @@ def _states_for_order(loader: Iterable) -> dict | None:
     """What a loader without ``load_state_dict`` may draw its order from, before it does"""
     if _says_its_place(loader):
         return None
-    own = {name: _state_of(generator) for name, generator in _generators(loader).items()}
+    own = {name: state_of(generator) for name, generator in generators_of(loader).items()}
     return {"all": generator_states(), "loader": own}
-
-
-def _generators(loader: Iterable) -> dict[str, Generator]:
-    """The generators that a loader and its parts keep as attributes, by name"""
-    parts = {"": loader} | {f"{name}.": getattr(loader, name, None) for name in PARTS}
-    attributes = {where + name: value for where, part in parts.items() for name, value in _attributes(part).items()}
-    return {name: value for name, value in attributes.items() if isinstance(value, Generator)}
-
-
-def _attributes(thing) -> dict:
-    return getattr(thing, "__dict__", {})
-
-
-def _state_of(generator: Generator) -> Tensor | dict | tuple:
-    if isinstance(generator, torch.Generator):
-        return generator.get_state()
-    return generator.getstate() if isinstance(generator, random.Random) else generator.bit_generator.state
-
-
-def _set_state_of(generator: Generator, state) -> None:
-    if isinstance(generator, torch.Generator):
-        generator.set_state(state)
-    elif isinstance(generator, random.Random):
-        generator.setstate(state)
-    else:
-        generator.bit_generator.state = state
-
-
-def generator_states() -> dict:
-    """The global generators of torch (CPU and every accelerator in use), Python and NumPy, as plain values"""
-    version, words, gauss = random.getstate()
-    kind, keys, *rest = np.random.get_state()
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
-        "mps": torch.mps.get_rng_state() if torch.backends.mps.is_available() else None,
-        "python": [version, list(words), gauss],
-        "numpy": [kind, keys.tolist(), *rest],
-    }
-
-
-def set_generator_states(states: dict) -> None:
-    """Put the global generators into ``states``; those of devices that are not here are passed over."""
-    torch.set_rng_state(states["torch"])
-    for device, state in zip(range(torch.cuda.device_count()), states["cuda"], strict=False):
-        torch.cuda.set_rng_state(state, device)
-    if states["mps"] is not None and torch.backends.mps.is_available():
-        torch.mps.set_rng_state(states["mps"])
-    version, words, gauss = states["python"]
-    random.setstate((version, tuple(words), gauss))
-    kind, keys, *rest = states["numpy"]
-    np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
-
-
-def _require_generators(states: dict, where: str) -> None:
-    """ValueError unless `set_generator_states` can take them; tried on generators of their own"""
-    kinds = {"torch": Tensor, "cuda": list, "mps": Tensor | None, "python": list, "numpy": list}
-    require_entries(states, kinds, where)
-    try:
-        torch.Generator().set_state(states["torch"])
-        version, words, gauss = states["python"]
-        random.Random().setstate((version, tuple(words), gauss))
-        kind, keys, *rest = states["numpy"]
-        np.random.RandomState().set_state((kind, np.array(keys, dtype=np.uint32), *rest))
-        if torch.cuda.is_available():
-            for device, state in zip(range(torch.cuda.device_count()), states["cuda"], strict=False):
-                torch.Generator(f"cuda:{device}").set_state(state)
-    except (ValueError, TypeError, RuntimeError, OverflowError) as error:
-        raise ValueError(f"{where} has states that a generator does not take ({error}): save it again") from None

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from sftlib.model import (
+from sftlib.model.files import (
     is_finite,
     load_safely,
     refuse_nonfinite,
@@ -18,12 +18,14 @@ from sftlib.model import (
     require_same_shapes,
     save_atomically,
 )
-from sftlib.progress import Progress, generator_states, require_place, set_generator_states
-from sftlib.records import Controls, Epoch, Step
-from sftlib.runtime import Precision, versions
-from sftlib.states import fits, holder_of, plain, put_state, require_entries, require_same_optimizer, state_of
+from sftlib.runtime import Precision, device_of, versions
+from sftlib.training.generators import generator_states, set_generator_states
+from sftlib.training.processes.group import contact
+from sftlib.training.records import Controls, Epoch, Step
+from sftlib.training.run import Run, require_place
+from sftlib.training.states import fits, holder_of, plain, put_state, require_entries, require_same_optimizer, state_of
 
-FORMAT = 3
+FORMAT = 4
 FUNCTIONS = ("task_loss", "feature_loss", "penalty", "combine")  # of fit; some have state
 KINDS = {
     "epoch": int, "model": dict, "optimizer": dict, "optimizer_class": str, "functions": dict, "generators": dict,
@@ -46,14 +48,16 @@ class Checkpoint:
 
 def save_checkpoint(
     path: str | Path, model: nn.Module, optimizer: Optimizer, *, step: Step | None = None, epoch: Epoch | None = None,
-    seed: int | None = None, settings: dict | None = None, progress: dict | None = None, allow_nonfinite: bool = False,
+    seed: int | None = None, settings: dict | None = None, allow_nonfinite: bool = False,
 ) -> Path:  # fmt: skip
     """Write the run as it is; the previous file stays until the new one is complete.
 
     ``step`` or ``epoch``, the record that ``fit`` gave last, says all of the run: the loader's place, the losses, their
     state, precision and controls. ``settings`` (plain values) are kept for the reader. Killed while it writes, it
-    leaves the previous file, and one that ends in .partial, which a later call removes. ``progress`` stands in for the
-    record's own: that of several workers, whose `parallel.save_checkpoint` calls this.
+    leaves the previous file, and one that ends in .partial, which a later call removes.
+
+    Where several workers share the run call it in *every* one: worker 0 writes. As many go on from the file bit for bit
+    (on CPUs, same machine and versions); another number of them, one process included, up to rounding.
 
     ValueError where the run has left the place of the record: stopped within a step (Ctrl-C), or its loader used by
     another loop. FloatingPointError, naming the tensors, for a state that is not finite, unless ``allow_nonfinite``.
@@ -61,28 +65,32 @@ def save_checkpoint(
     if (step is None) == (epoch is None):
         raise ValueError("expected one of step=record, at any Step of fit, and epoch=record, at an Epoch")
     run = run_at(step or epoch)
-    if progress is None and getattr(model, "exchanges", False):
-        raise ValueError("got a record of one of several workers; expected sftlib.parallel.save_checkpoint in each")
     if not allow_nonfinite:
         require_finite_run(model, optimizer, run)
-    state = {
+    with contact(run.group, lambda: run.step):
+        progress = run.state_dict()
+    if not run.group.leads:
+        return Path(path)
+    state = _of_run(model, optimizer, run) | {"progress": plain(progress, "progress"), "seed": seed}
+    state["settings"] = plain(settings or {}, "settings")
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    save_atomically(state, Path(path))
+    return Path(path)
+
+
+def _of_run(model: nn.Module, optimizer: Optimizer, run: Run) -> dict:
+    return {
         "format": FORMAT,
         "epoch": run.epoch if run.over else run.epoch - 1,
         "model": _of_model(model),
         "optimizer": plain(optimizer.state_dict(), "optimizer"),
         "optimizer_class": type(optimizer).__name__,
-        "functions": {name: state_of(run.settings[name], name) for name in FUNCTIONS},
+        "functions": {name: state_of(function, name) for name, function in run.objective.functions.items()},
         "generators": generator_states(),
-        "precision": _precision(run.settings["precision"]),
-        "seed": seed,
-        "settings": plain(settings or {}, "settings"),
+        "precision": _precision(run.precision),
         "controls": [run.controls.rate, run.controls.feature_weight],
-        "progress": plain(progress or run.state_dict(), "progress"),
         "versions": _environment(model),
     }
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    save_atomically(state, Path(path))
-    return Path(path)
 
 
 def load_checkpoint(
@@ -117,10 +125,10 @@ def load_checkpoint(
     return found
 
 
-def run_at(record: Step | Epoch) -> Progress:
+def run_at(record: Step | Epoch) -> Run:
     """The run that gave ``record``; ValueError unless it was the last one, for the model has moved on since"""
     run = getattr(record, "run", None)
-    if not isinstance(run, Progress):
+    if not isinstance(run, Run):
         raise ValueError(f"got a {type(record).__name__}; expected a record that fit gave")
     kind = "epoch" if isinstance(record, Epoch) else "step"
     if getattr(record, kind) != getattr(run, kind) or run.over != (kind == "epoch"):
@@ -143,10 +151,10 @@ def _precision(precision: Precision) -> dict:
     return {"dtype": str(precision.dtype).removeprefix("torch."), "channels_last": precision.channels_last}
 
 
-def require_finite_run(model: nn.Module, optimizer: Optimizer, run: Progress) -> None:
+def require_finite_run(model: nn.Module, optimizer: Optimizer, run: Run) -> None:
     """FloatingPointError, naming them, unless all tensors that train, their optimizer's and the losses' are finite"""
     require_finite(model)
-    for function in (run.settings[name] for name in FUNCTIONS):
+    for function in run.objective.functions.values():
         if isinstance(function, nn.Module):
             require_finite(function)
     saved = optimizer.state_dict()
@@ -244,7 +252,7 @@ def _put(path: Path, state: dict, model: nn.Module, optimizer: Optimizer, given:
 
 def _environment(model: nn.Module) -> dict[str, str | int]:
     """What the bits of a result depend on besides the checkpoint"""
-    where = next((p.device for p in model.parameters()), torch.device("cpu"))
+    where = device_of(model)
     device = torch.cuda.get_device_name(where) if where.type == "cuda" else where.type
     return versions() | {"device": device, "cpu": torch.backends.cpu.get_cpu_capability()}
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sftlib.batches import to
 from sftlib.model import Model
-from sftlib.runtime import FLOAT32, Precision
-from sftlib.training import Loss, forward
+from sftlib.runtime import FLOAT32, Precision, device_of
+from sftlib.training.step import Loss, Objective, forward
 
 REPEATS = 5
 
@@ -62,12 +63,12 @@ def compile_pays(
     names. Measured on copies: a few steps, and the compiling, 10 to 60 s (so ask for long runs only). Each batch size
     is compiled anew, so give the loader ``drop_last=True``.
     """
-    where = next(model.parameters()).device
-    x, y = precision.place(x.to(where)), y.to(where)
+    where = device_of(model)
+    x, y = precision.place(to(x, where)), to(y, where)
     plain, compiled = (precision.place(copy.deepcopy(model)).train() for _ in range(2))
 
     def step(model: Model) -> None:
-        outcome = forward(model, x, y, task_loss=task_loss, precision=precision)
+        outcome = forward(model, x, y, Objective(task_loss), precision)
         outcome.loss.backward()
         outcome.loss.item()  # waits for the device
 

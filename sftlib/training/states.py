@@ -121,8 +121,6 @@ def _alike(theirs, ours) -> bool:
         return type(theirs) is type(ours) and len(theirs) == len(ours) and all(map(_alike, theirs, ours))
     if isinstance(ours, str):  # the name that `param_groups` gives
         return theirs == ours
-    if isinstance(ours, str):  # the name of a group
-        return theirs == ours
     kinds = (bool | None) if ours is None or isinstance(ours, bool) else (int | float | Tensor)
     return isinstance(theirs, kinds)
 

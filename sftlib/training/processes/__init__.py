@@ -10,23 +10,24 @@ gradients before each update, so the copies stay equal. ``tools/train.py`` is th
             save_checkpoint(path, model, optimizer, epoch=record)       # every worker too; or step=record, at any step
 
 *How DDP and the cut fit together.* DDP must see the whole forward pass of what it wraps, and our loop needs z and the
-logits. So DDP wraps a module that gives both, x -> (z, logits), and `training.forward` calls it where there is one.
-It stays outside the model's own names: parameters, state and checkpoints are those of a plain ``Model``, and frozen
-parts, which DDP leaves alone, need no search for unused parameters.
+output. So DDP wraps a module that gives both, x -> (z, output), and ``Parallel.cut`` calls it. It stays outside the
+model's own names: parameters, state and checkpoints are those of a plain ``Model``, and frozen parts, which DDP leaves
+alone, need no search for unused parameters.
 
-*What is equal.* Up to rounding (sums in another order): parameters, losses, accuracies. It holds
-- for uneven slices: DDP averages over workers, so the gradient of a worker with n of the batch's N examples is
-  weighted by n · world / N, at the outputs z and logits. A worker may even have no example;
-- for losses that are means over examples. One that couples the examples of a batch (supervised contrastive, spectral
+*What is equal.* Up to rounding (sums in another order): parameters, losses, measures. It holds
+- for uneven slices: DDP averages over workers, so each worker weighs its loss by its share of the terms and examples of
+  the whole batch, times the number of workers (`step.backward`);
+- for losses that are means over terms. One that couples the examples of a batch (supervised contrastive, spectral
   shrinkage) sees a worker's slice only: a good loss, but not that of one process;
 - without dropout, whose masks differ, and with BatchNorm in eval mode (or SyncBatchNorm, which exists on GPUs only);
 - with augmentation: every worker makes the draws of the whole batch, from the same generator, and keeps its rows.
+
+A balancer (``combine``) and losses with state are refused. Where memory runs out, micro_batch is *not* halved: part of
+the exchange may be under way. That worker ends with a MemoryError that says which one to try.
 """
 
-from sftlib.parallel.checkpoints import save_checkpoint
-from sftlib.parallel.group import Group, workers
-from sftlib.parallel.loop import evaluate_slices, fit, over_all_workers
-from sftlib.parallel.model import Parallel
-from sftlib.parallel.shards import Shards
+from sftlib.training.processes.group import workers
+from sftlib.training.processes.model import Parallel
+from sftlib.training.processes.shards import Shards
 
-__all__ = ["Group", "Parallel", "Shards", "evaluate_slices", "fit", "over_all_workers", "save_checkpoint", "workers"]
+__all__ = ["Parallel", "Shards", "workers"]

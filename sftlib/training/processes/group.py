@@ -1,4 +1,4 @@
-"""The workers of a run, and sums over them."""
+"""The workers of a run: how they start and part, and what is said when one is gone."""
 
 import contextlib
 import gc
@@ -7,31 +7,16 @@ import sys
 import traceback
 import weakref
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import NoReturn, Protocol
 
 import torch
 import torch.distributed as dist
 import torch.distributed.nn.functional  # noqa: F401, early: its default arguments keep the group that exists by then
-from torch import Tensor
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
 from sftlib import runtime
-
-
-@dataclass(frozen=True)
-class Group:
-    """The workers of a run, as one of them sees it: its ``rank`` in 0 … world − 1, and where it computes."""
-
-    rank: int
-    world: int
-    device: torch.device
-
-    @property
-    def leads(self) -> bool:
-        """Whether this worker writes the log and the checkpoints."""
-        return self.rank == 0
+from sftlib.runtime import Group
 
 
 class Member(Protocol):
@@ -137,11 +122,3 @@ def _own_gpu() -> int:
             f"with --nproc-per-node={gpus}, or hide the GPUs (CUDA_VISIBLE_DEVICES=) to compute on the CPU"
         )
     return local
-
-
-def added(sums: Tensor, group: Group) -> Tensor:
-    """sums (…) of this worker -> (…), added up over all; waits for them"""
-    if group.world > 1:
-        sums = sums.to(group.device)
-        dist.all_reduce(sums)
-    return sums

@@ -1,11 +1,10 @@
-"""A classifier is two modules: logits = g(f(x)), f the backbone, g the head."""
+"""f and g on disk, each alone, and what else is written whole or not at all."""
 
 import contextlib
 import glob
 import os
 import uuid
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,58 +15,7 @@ from torch import Tensor, nn
 WRAPPERS = {"module": "DataParallel or DistributedDataParallel", "_orig_mod": "torch.compile"}
 
 
-class Model(nn.Module):
-    """x (N, …) -> head(backbone(x)): any extractor f joined to any classifier g.
-
-    For picture classifiers x is (N, 3, H, W), z = backbone(x) is (N, D) and the result are logits (N, K).
-    """
-
-    def __init__(self, backbone: nn.Module, head: nn.Module):
-        super().__init__()
-        for name, part in (("backbone", backbone), ("head", head)):
-            if not isinstance(part, nn.Module):
-                raise ValueError(f"got a {type(part).__name__} as {name}; expected a torch.nn.Module")
-        self.backbone = backbone
-        self.head = head
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x (N, 3, H, W) -> logits (N, K)"""
-        z = self.backbone(x)  # (N, D)
-        return self.head(z)  # (N, K)
-
-
-class LinearHead(nn.Linear):
-    """z (N, D) -> logits (N, K) = z Wᵀ + b, with weight W (K, D) and bias b (K,), initialised as torch does."""
-
-    def __init__(self, feature_dim: int, num_classes: int):
-        for name, value in (("feature_dim", feature_dim), ("num_classes", num_classes)):
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"got {name}={value!r}; expected a whole number of at least 1")
-        super().__init__(feature_dim, num_classes)
-
-    def forward(self, z: Tensor) -> Tensor:
-        """z (N, D) -> logits (N, K)"""
-        if z.dim() != 2 or z.shape[1] != self.in_features:
-            raise ValueError(
-                f"got features of shape {tuple(z.shape)}; this head expects (N, {self.in_features}): "
-                "flatten what the backbone gives, or build the head with the backbone's feature_dim"
-            )
-        return super().forward(z)
-
-
-@contextlib.contextmanager
-def eval_mode(module: nn.Module) -> Iterator[None]:
-    """``with eval_mode(module):`` eval mode inside; afterwards each part is in the mode that it was in."""
-    modes = [(m, m.training) for m in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for m, mode in modes:
-            m.training = mode
-
-
-def save_parts(model: Model, folder: str | Path, *, allow_nonfinite: bool = False) -> dict[str, Path]:
+def save_parts(model: nn.Module, folder: str | Path, *, allow_nonfinite: bool = False) -> dict[str, Path]:
     """Write f to ``folder/backbone.pt`` and g to ``folder/head.pt``, each alone; returns the two paths.
 
     Both files are complete before the first one is replaced, and carry the same mark, by which `load_parts` sees that
@@ -87,7 +35,7 @@ def save_parts(model: Model, folder: str | Path, *, allow_nonfinite: bool = Fals
     return paths
 
 
-def load_parts(model: Model, folder: str | Path, *, backbone: bool = True, head: bool = True) -> Model:
+def load_parts(model: nn.Module, folder: str | Path, *, backbone: bool = True, head: bool = True) -> nn.Module:
     """Fill f and g of ``model`` (or one of them) from ``folder``; returns the same model.
 
     Both files are read and compared before anything is changed. Raises ValueError for a missing, damaged or
@@ -108,7 +56,7 @@ def load_parts(model: Model, folder: str | Path, *, backbone: bool = True, head:
     return model
 
 
-def _require_one_value(model: Model, states: dict[str, dict]) -> None:
+def _require_one_value(model: nn.Module, states: dict[str, dict]) -> None:
     """ValueError if a tensor that f and g share would get one value as f's and another as g's, or lose its own"""
     names = {id(p): name for name, p in model.backbone.named_parameters()}
     for name, p in model.head.named_parameters(remove_duplicate=False):

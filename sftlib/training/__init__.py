@@ -1,0 +1,35 @@
+"""The training loop, in sight: one update (`step`), epochs as an iterator of records (`loop`), runs that go on."""
+
+from sftlib.training.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from sftlib.training.compiling import CompileTimes, compile_pays
+from sftlib.training.loop import evaluate, fit, predict, set_rates
+from sftlib.training.precision import measure_precision
+from sftlib.training.processes import Parallel, Shards, workers
+from sftlib.training.records import Controls, Epoch, History, Step, best_epoch
+from sftlib.training.step import Loss, Objective, Outcome, forward, train_step
+
+__all__ = [
+    "Checkpoint",
+    "CompileTimes",
+    "Controls",
+    "Epoch",
+    "History",
+    "Loss",
+    "Objective",
+    "Outcome",
+    "Parallel",
+    "Shards",
+    "Step",
+    "best_epoch",
+    "compile_pays",
+    "evaluate",
+    "fit",
+    "forward",
+    "load_checkpoint",
+    "measure_precision",
+    "predict",
+    "save_checkpoint",
+    "set_rates",
+    "train_step",
+    "workers",
+]
