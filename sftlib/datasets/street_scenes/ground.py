@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from sftlib.datasets.street_scenes import textures
-from sftlib.datasets.street_scenes.view import PAVEMENT, ROAD, VEGETATION, Canvas, View
+from sftlib.datasets.street_scenes.view import CIRCLE, PAVEMENT, ROAD, VEGETATION, Canvas, View
 from sftlib.datasets.street_scenes.walls import edge
 
 
@@ -158,8 +158,7 @@ class Shadows:
 
     def disc(self, s: float, u: float, rs: float, ru: float, strength: int = 255) -> None:
         """An ellipse on the ground"""
-        turn = np.linspace(0, 2 * np.pi, 13, endpoint=False)
-        self.polygon(np.stack([s + rs * np.cos(turn), u + ru * np.sin(turn)], 1), strength)
+        self.polygon(CIRCLE * (rs, ru) + (s, u), strength)
 
     def standing(self, s: float, u: float, half: float, low: float, high: float) -> None:
         """Of a thing half as wide on each side, between two heights; and where it touches the ground"""
@@ -174,6 +173,6 @@ class Shadows:
 
     def light(self, ambient: float) -> np.ndarray:
         """-> (H, W): share of the light that is left"""
-        soft = self.image.filter(ImageFilter.GaussianBlur(self.view.width / 400))
+        soft = self.image.filter(ImageFilter.BoxBlur(self.view.width / 300))
         dark = np.asarray(soft, np.float32) / 255
         return 1 - dark * max(self.strength, 0.35) * (1 - ambient)

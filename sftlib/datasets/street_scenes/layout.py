@@ -41,8 +41,8 @@ class Layout:
 def filled(layout: Layout) -> None:
     """Houses, trees, posts, fences, cars and people."""
     city = layout.rng.random() < 0.55
+    _houses(layout, city)
     for side in (0, 1):
-        _houses(layout, side, city)
         _row_of_trees(layout, side)
         _posts(layout, side)
         _fences(layout, side)
@@ -65,33 +65,48 @@ def view(rng: np.random.Generator, street: Street, width: int, height: int) -> V
     )  # fmt: skip
 
 
-def _houses(layout: Layout, side: int, city: bool) -> None:
+def _houses(layout: Layout, city: bool) -> None:
+    """Along both sides; then those walls that are seen"""
+    walls_ = [wall for side in (0, 1) for wall in _row_of_houses(layout, side, city)]
+    walls_.sort(key=lambda wall: float(wall[0].depth.mean()))
+    top, depth = np.full(layout.view.width, np.inf, np.float32), np.full(layout.view.width, np.inf, np.float32)
+    for at, house, tone, blank in walls_:
+        span = slice(at.left, at.left + len(at.depth))
+        high = house.tall + walls.gable(house, at.along) * blank
+        own = layout.view.horizon + layout.view.focal * (layout.view.eye - high) / at.depth
+        seen = np.flatnonzero((own < top[span]) | (at.depth < depth[span]))
+        if len(seen):
+            below = np.where(at.depth < depth[span], np.inf, top[span])[seen].max()
+            part = at.part(seen[0], seen[-1] + 1)
+            layout.add(walls.front(layout.view, part, house, tone, blank, int(min(below, 4000)) + 2))
+        np.copyto(depth[span], at.depth, where=own < top[span])
+        np.copyto(top[span], own, where=own < top[span])
+
+
+def _row_of_houses(layout: Layout, side: int, city: bool) -> list[tuple]:
+    """-> (plane, house, tone, blank) of each wall on one side; roofs and shadows are added"""
     rng, view, sign = layout.rng, layout.view, 2 * side - 1
-    line, s = layout.street.house_line(side), -14.0 - rng.uniform(0, 8)
+    line, s, found = layout.street.house_line(side), -14.0 - rng.uniform(0, 8), []
     gaps = rng.choice([0.05, 0.3, 0.7]) if city else rng.choice([0.3, 0.7, 0.95])
+    lit = layout.weather.sun * layout.weather.slant[1] * sign
+    tone = 1 - (0.35 if lit > 0.1 else 0.0)  # the front turned from the sun is darker
+    ks, ku = layout.weather.slant
     while s < FAR:
         house = walls.house(rng, s, line + sign * rng.uniform(0, 0.4), layout.weather.night, city)
-        gap = rng.uniform(1.5, 8) if rng.random() < gaps else 0.0
-        s = house.s1 + gap
+        s = house.s1 + (rng.uniform(1.5, 8) if rng.random() < gaps else 0.0)
         if layout.side_road(house.s0, house.s1, side):
             continue
-        lit = layout.weather.sun * layout.weather.slant[1] * sign
-        tone = 1 - (0.35 if lit > 0.1 else 0.0)  # the front turned from the sun is darker
-        _wall(layout, house, (house.s0, house.u), (house.s1, house.u), tone)
-        if house.s0 > 1:
-            _wall(layout, house, (house.s0, house.u), (house.s0, house.u + sign * 9), tone * 0.82, blank=True)
-        if view.yaw * sign > 0.3:
-            _wall(layout, house, (house.s1, house.u), (house.s1, house.u + sign * 9), tone * 0.75, blank=True)
-        ks, ku = layout.weather.slant
+        (a, b), (c, d) = (((at, house.u), (at, house.u + sign * walls.DEEP)) for at in (house.s0, house.s1))
+        planes = [((a, c), tone, False), ((a, b), tone * 0.82, True), ((c, d), tone * 0.75, True)]
+        for (start, end), light, blank in planes:
+            at = walls.plane(view, view.camera(*start), view.camera(*end))
+            if at is not None and len(at.depth) > 1:
+                found.append((at, house, light, blank))
+        layout.add(walls.roof(view, house, tone))
         if layout.weather.sun and ku * sign < 0:
-            a, b, t = (house.s0, house.u), (house.s1, house.u), house.tall
-            layout.shadows.polygon([a, b, (b[0] + ks * t, b[1] + ku * t), (a[0] + ks * t, a[1] + ku * t)])
-
-
-def _wall(layout: Layout, house: walls.House, start, end, tone: float, blank: bool = False) -> None:
-    at = walls.plane(layout.view, layout.view.camera(*start), layout.view.camera(*end))
-    if at is not None and len(at.depth) > 1:
-        layout.add(walls.front(layout.view, at, house, tone, blank))
+            t = house.tall
+            layout.shadows.polygon([a, c, (c[0] + ks * t, c[1] + ku * t), (a[0] + ks * t, a[1] + ku * t)])
+    return found
 
 
 def _row_of_trees(layout: Layout, side: int) -> None:
@@ -114,7 +129,7 @@ def _row_of_trees(layout: Layout, side: int) -> None:
 
 def _tree(layout: Layout, s: float, u: float, tall: float, leaf, bare: bool) -> None:
     X, d = layout.view.camera(s, u)
-    if d > 3.5 and layout.view.seen(s, u, 4) and not layout.side_road(s, s, int(u > 0)):
+    if d > 5 and layout.view.seen(s, u, 4) and not layout.side_road(s, s, int(u > 0)):
         layout.add(*nature.tree(layout.rng, layout.view, X, d, tall, leaf, bare))
         layout.taken.append((s, u, 0.3, 0.3))
     layout.shadows.standing(s, u, 0.15, 0, 0.4 * tall)
@@ -128,7 +143,7 @@ def _tree(layout: Layout, s: float, u: float, tall: float, leaf, bare: bool) -> 
 
 def _bush(layout: Layout, s: float, u: float, leaf) -> None:
     X, d = layout.view.camera(s, u)
-    if d > 2.5 and layout.view.seen(s, u, 1):
+    if d > 4 and layout.view.seen(s, u, 1):
         tall = layout.rng.uniform(0.8, 1.8)
         wide = tall * layout.rng.uniform(0.6, 1.3)
         layout.add(nature.crown(layout.rng, layout.view, X, d, (-0.25, tall), wide, leaf))

@@ -1,5 +1,6 @@
 """Hours and weather, and what the air, the lens and the sensor do to a picture."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,7 +46,7 @@ def weather(rng: np.random.Generator) -> Weather:
         "night": ((0.012, 0.016, 0.035), (0.06, 0.06, 0.08), (0.05, 0.05, 0.06), rng.uniform(0, 0.8), 0.12, 0.0),
     }  # fmt: skip
     zenith, low, cloud, cover, haze, sun = settings[kind]
-    dim = {"night": (0.16, 0.17, 0.24), "dusk": (0.62, 0.50, 0.48), "rain": (0.62, 0.64, 0.67)}.get(kind, (1, 1, 1))
+    dim = {"night": (0.24, 0.25, 0.33), "dusk": (0.62, 0.50, 0.48), "rain": (0.62, 0.64, 0.67)}.get(kind, (1, 1, 1))
     return Weather(
         kind, tuple(light * dim), zenith, low, cloud, cover, haze, sun,
         (slant * np.sin(angle), slant * np.cos(angle)), night=kind == "night",
@@ -63,7 +64,7 @@ def developed(canvas: Canvas, view: View, weather: Weather, pools: np.ndarray, r
     colour = colour + glow
     if weather.wet:
         colour = _wet(colour, canvas, view, weather.wet)
-    air = 1 - np.exp(np.log1p(-weather.haze) * np.where(sky, 0, canvas.away) / 100)
+    air = 1 - np.exp(math.log1p(-weather.haze) * np.where(sky, 0, canvas.away) / 100)
     colour = colour + air[..., None] * (np.float32(weather.low) * (0.9 if weather.night else 1) - colour)
     colour = colour + _bloom(glow, view) * (1.0 if weather.night else 0.25)
     if weather.kind in ("rain", "snow"):

@@ -32,15 +32,14 @@ def backdrop(canvas: Canvas, rng: np.random.Generator, view: View) -> None:
         tops = rng.uniform(0.01, 0.10, 41)[np.searchsorted(steps, x)] * view.height
     else:
         tops = view.height * (0.05 + 0.025 * textures.clouds(rng, (8, view.width), first=2, octaves=5)[3])
-    y = np.arange(view.height)[:, None] + 0.5
-    alpha = np.clip(y - (view.horizon - tops), 0, 1)
-    alpha = alpha * (y < view.horizon + 2)
+    first = max(int(view.horizon - tops.max()) - 1, 0)
+    y = np.arange(first, min(int(view.horizon) + 3, view.height), dtype=np.float32)[:, None] + 0.5
+    alpha = np.clip(y - np.float32(view.horizon - tops), 0, 1)
     shade = rng.uniform(0.3, 0.55, 3) if houses else LEAF[rng.integers(4)]
-    colour = np.broadcast_to(np.float32(shade), (view.height, view.width, 3))
+    colour = np.broadcast_to(np.float32(shade), (len(y), view.width, 3))
     if houses:
-        colour = colour * np.where((x // 3 % 2 == 0) & (y // 3 % 2 == 0), 0.75, 1)[..., None].astype(np.float32)
-    kind, canvas_depth = BUILDING if houses else VEGETATION, 250.0
-    canvas.paint(Layer(0, 0, colour, np.float32(alpha), canvas_depth, kind))
+        colour = colour * np.where((x // 3 % 2 == 0) & (y // 3 % 2 < 1), 0.75, 1)[..., None].astype(np.float32)
+    canvas.paint(Layer(0, first, colour, alpha, 250.0, BUILDING if houses else VEGETATION))
 
 
 def tree(rng: np.random.Generator, view: View, X: float, d: float, tall: float, leaf: tuple, bare: bool) -> list[Layer]:
@@ -83,23 +82,31 @@ def crown(rng, view: View, X: float, d: float, heights, radius: float, leaf) -> 
     if w < 2 or h < 2 or left > view.width or left + w < 0 or top > view.height or top + h < 0:
         return None
     cut = max(-top, 0), max(-left, 0)  # only the part in the picture is drawn
-    rows, columns = np.arange(cut[0], min(h, view.height - top)), np.arange(cut[1], min(w, view.width - left))
-    v, u = (rows[:, None] + 0.5) / h * 2 - 1, (columns[None] + 0.5) / w * 2 - 1
-    blobs = np.concatenate([rng.uniform(-0.55, 0.55, (9, 2)), rng.uniform(0.35, 0.6, (9, 1))], 1)
-    field, lit = np.full((len(rows), len(columns)), -1.0, np.float32), np.zeros((len(rows), len(columns)), np.float32)
-    for bu, bv, r in blobs:
-        inside = 1 - np.hypot(u - bu, v - bv) / r
-        lit = np.where(inside > field, -(v - bv) / r * 0.5 - (u - bu) / r * 0.2, lit)
-        field = np.maximum(field, inside)
+    shape = min(h, view.height - top) - cut[0], min(w, view.width - left) - cut[1]
+    if min(shape) < 1:
+        return None
+    field, lit = _blobs(rng, cut, shape, (h, w))
     grain = view.focal / d
-    offset = rng.integers(0, textures.SIDE, 2)
-    size = 26.0 / max(grain, 6)  # tile pixels per picture pixel: leaves of a few centimetres, averaged when far
-    texture = textures.sample(textures.leaves(), rows[:, None] * size + offset[0], columns[None] * size + offset[1])
+    texture = textures.foliage(*rng.integers(0, textures.SIDE, 2).tolist(), 26.0 / max(grain, 6), shape)
     ragged = field + 0.28 * (texture.mean(2) - 1) - 0.05
-    alpha = np.clip(ragged * min(w, h) / 5 + 0.5, 0, 1)
-    wear = np.clip(grain / 14, 0.45, 1)
+    alpha = np.clip(ragged * (min(w, h) / 5) + 0.5, 0, 1)
+    wear = min(max(grain / 14, 0.45), 1.0)
     colour = np.float32(leaf) * (1 + wear * (texture - 1)) * (0.95 + 0.6 * lit)[..., None]
-    return Layer(left + cut[1], top + cut[0], np.clip(colour, 0.01, 1), np.float32(alpha), d - 0.05, VEGETATION)
+    return Layer(left + cut[1], top + cut[0], np.clip(colour, 0.01, 1), alpha, d - 0.05, VEGETATION)
+
+
+def _blobs(rng, cut, shape, whole) -> tuple[np.ndarray, np.ndarray]:
+    """Nine balls of leaves, of a crown of ``whole`` pixels the part from cut on -> how deep inside, how lit (shape)"""
+    coarse = tuple(min(n, 40) for n in shape)
+    v, u = ((np.float32(c) + (np.arange(n, dtype=np.float32) + 0.5) * np.float32(m / n)) / np.float32(w) * 2 - 1
+            for c, n, m, w in zip(cut, coarse, shape, whole, strict=True))  # fmt: skip
+    centres, radii = rng.uniform(-0.55, 0.55, (9, 2)).tolist(), rng.uniform(0.35, 0.6, 9).tolist()
+    field, lit = np.full(coarse, -1.0, np.float32), np.zeros(coarse, np.float32)
+    for (bu, bv), r in zip(centres, radii, strict=True):
+        inside = 1 - np.sqrt(np.square(u[None] - bu) + np.square(v[:, None] - bv)) / r
+        lit = np.where(inside > field, -(v[:, None] - bv) / r * 0.5 - (u[None] - bu) / r * 0.2, lit)
+        field = np.maximum(field, inside)
+    return (field, lit) if coarse == shape else (textures.blurred(field, shape), textures.blurred(lit, shape))
 
 
 def lamp(rng, view: View, X: float, d: float, tall: float, toward: float, lit: bool) -> list[Layer]:

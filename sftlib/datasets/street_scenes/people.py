@@ -94,7 +94,7 @@ def pedestrian(view: View, X: float, d: float, who: Look) -> Layer | None:
     frame = Frame(view, X, d, who.tall)
     _legs(frame, who)
     _upper(frame, who, hips=(0.0, 0.5), lean=0.02 * who.side * who.faces)
-    return frame.pen.layer(view, d, PEDESTRIAN, counted=True)
+    return frame.pen.layer(view, d, PEDESTRIAN, counted=True, rounded=True)
 
 
 def _shade(colour, factor: float) -> tuple:
@@ -208,4 +208,4 @@ def bicyclist(view: View, X: float, d: float, who: Look, squeeze: float) -> Laye
     frame.limb((0.08 * f, 0.83), (0.13 * f, 0.69), 0.034, 0.03, _shade(who.top, 0.85))
     frame.limb((0.13 * f, 0.69), (0.2 * f, 0.59), 0.028, 0.022, _shade(who.top, 0.85))
     _head(frame, who, (neck[0] + 0.02 * f, neck[1]))
-    return frame.pen.layer(view, d, BICYCLIST, counted=True)
+    return frame.pen.layer(view, d, BICYCLIST, counted=True, rounded=True)

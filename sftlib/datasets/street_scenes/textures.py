@@ -34,31 +34,53 @@ def rough() -> np.ndarray:
 
 @cache
 def stones() -> np.ndarray:
-    """(SIDE, SIDE) around 1: light and dark of a photographed temple's storeys"""
-    return _even(photograph("china")[175:345, 75:345].mean(2))
+    """(SIDE, SIDE) around 1: light and dark of a photographed temple's storeys, in small pieces"""
+    return _quilt([_even(photograph("china")[175:345, 75:345].mean(2, keepdims=True))], 22)[..., 0]
 
 
 @cache
 def leaves() -> np.ndarray:
-    """(SIDE, SIDE, 3) around 1: a photographed tree and bushes"""
+    """(SIDE, SIDE, 3) around 1: a photographed tree and bushes, in pieces"""
     photo = photograph("china")
-    tree, bushes = photo[150:400, 560:640], photo[320:425, 385:560]
-    return np.stack([_even(np.concatenate([_tile(tree[..., c], SIDE, 96), _tile(bushes[..., c], SIDE, 160)], 1))
-                     for c in range(3)], 2)  # fmt: skip
+    return _quilt([_even(photo[150:400, 560:640]), _even(photo[320:425, 385:560])], 52)
 
 
-def _even(grey: np.ndarray) -> np.ndarray:
-    """grey (h, w) in [0, 1] -> (SIDE, SIDE), divided by its own blur, mirrored so that it repeats"""
-    h, w = grey.shape
-    slow = blurred(blurred(grey, (h // 24 + 1, w // 24 + 1)), (h, w))
-    return _tile(np.clip(grey / np.maximum(slow, 0.04), 0.2, 2.5), SIDE, SIDE)
+def _even(part: np.ndarray) -> np.ndarray:
+    """part (h, w, C) in [0, 1] -> the same divided by its own blur"""
+    h, w, _ = part.shape
+    slow = np.stack([blurred(blurred(c, (h // 24 + 1, w // 24 + 1)), (h, w)) for c in part.transpose(2, 0, 1)], 2)
+    return np.clip(part / np.maximum(slow, 0.04), 0.2, 2.5)
 
 
-def _tile(grey: np.ndarray, height: int, width: int) -> np.ndarray:
-    grey = np.concatenate([grey, grey[::-1]])
-    grey = np.concatenate([grey, grey[:, ::-1]], 1)
-    repeats = -(-height // grey.shape[0]), -(-width // grey.shape[1])
-    return np.float32(np.tile(grey, repeats)[:height, :width])
+def _quilt(parts: list[np.ndarray], side: int) -> np.ndarray:
+    """parts (h, w, C) -> (SIDE, SIDE, C): squares from them, laid over each other with soft edges, some mirrored"""
+    rng, tile = np.random.default_rng(5), np.ones((SIDE, SIDE, parts[0].shape[2]), np.float32)
+    ramp = np.minimum(np.arange(side) + 1, np.arange(side)[::-1] + 1) / (side / 5)
+    soft = np.minimum(np.minimum(ramp[:, None], ramp[None]), 1)[..., None]
+    for n in range(12 * (SIDE // side + 1) ** 2):
+        part = parts[n % len(parts)]
+        y, x = (int(rng.integers(room - side + 1)) for room in part.shape[:2])
+        piece = part[y : y + side, x : x + side]
+        if piece.std() < 0.8 * part.std():  # plain, or too dark to show anything
+            continue
+        piece = piece[:, ::-1] if rng.random() < 0.5 else piece
+        rows, columns = ((rng.integers(SIDE) + np.arange(side)) % SIDE for _ in range(2))
+        window = np.ix_(rows, columns)
+        tile[window] += soft * (piece - tile[window])
+    return tile
+
+
+@cache
+def _leaves_in_bytes() -> np.ndarray:
+    return (leaves() * 100).astype(np.uint8)
+
+
+def foliage(left: int, top: int, step: float, shape: tuple[int, int]) -> np.ndarray:
+    """-> (h, w, 3) of the leaves around 1, from (left, top) of the tile on, ``step`` of its pixels for each"""
+    h, w = (max(int(np.ceil(n * step)), 2) for n in shape)
+    rows, columns = (top + np.arange(h)) % SIDE, (left + np.arange(w)) % SIDE
+    image = Image.fromarray(_leaves_in_bytes()[np.ix_(rows, columns)])
+    return np.asarray(image.resize(shape[::-1], Image.Resampling.BILINEAR), np.float32) / 100
 
 
 def sample(tile: np.ndarray, v, h) -> np.ndarray:

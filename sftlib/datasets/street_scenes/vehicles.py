@@ -114,9 +114,10 @@ def _ends(pen: Pen, quad: np.ndarray, car: Car, front: bool, faces: bool) -> Non
     box(0, 1, -0.25, 0.18, (0.09, 0.09, 0.1))
     lamp = ((0.98, 0.96, 0.85) if car.lights else (0.8, 0.82, 0.84)) if front else (
         (0.95, 0.1, 0.05) if car.lights else (0.5, 0.05, 0.06))  # fmt: skip
-    for x in (0.03, 0.79):
-        box(x, x + 0.18, 0.45, 0.85, lamp, car.lights)
-    box(0.36, 0.64, 0.12, 0.36, (0.85, 0.85, 0.8))
+    wide, low, high = (0.18, 0.45, 0.85) if car.body in ("saloon", "hatchback") or front else (0.09, 0.15, 0.4)
+    for x in (0.03, 0.97 - wide):
+        box(x, x + wide, low, high, lamp, car.lights)
+    box(0.38, 0.62, 0.02 if wide < 0.1 else 0.14, 0.12 if wide < 0.1 else 0.36, (0.85, 0.85, 0.8))
     if front:
         box(0.28, 0.72, 0.45, 0.75, (0.06, 0.06, 0.07))
 

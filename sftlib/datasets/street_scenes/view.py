@@ -8,13 +8,16 @@ import math
 from dataclasses import dataclass, field
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFilter
+
+from sftlib.datasets.street_scenes.textures import rough, sample
 
 CLASSES = (
     "sky", "building", "pole", "road", "pavement", "vegetation", "sign", "fence", "car", "pedestrian", "bicyclist",
 )  # fmt: skip
 SKY, BUILDING, POLE, ROAD, PAVEMENT, VEGETATION, SIGN, FENCE, CAR, PEDESTRIAN, BICYCLIST = range(len(CLASSES))
 NEAR = 0.6  # metres: nothing nearer is drawn
+CIRCLE = np.stack([f(np.linspace(0, 2 * np.pi, 14, endpoint=False)) for f in (np.cos, np.sin)], 1)
 FINE = 3  # a pen's lines are drawn this many times larger, then averaged
 
 
@@ -93,6 +96,7 @@ class Canvas:
     away: np.ndarray  # depth, of ground and sky too
     depth: np.ndarray = field(init=False)  # of things; infinite where there is ground and sky alone
     objects: np.ndarray = field(init=False)  # 0: none
+    glows: bool = False  # whether anything gives light
 
     def __post_init__(self) -> None:
         self.depth = np.full(self.classes.shape, np.inf, np.float32)
@@ -107,9 +111,11 @@ class Canvas:
         alpha = np.where(depth < self.depth[place], layer.alpha[inner], 0)
         solid, a = alpha >= 0.5, alpha[..., None]
         self.colour[place] += a * (layer.colour[inner] - self.colour[place])
-        self.glow[place] *= 1 - a
         if layer.glow is not None:
-            self.glow[place] += a * layer.glow[inner]
+            self.glow[place] += a * (layer.glow[inner] - self.glow[place])
+            self.glows = True
+        elif self.glows:
+            self.glow[place] *= 1 - a
         for target, value in ((self.depth, depth), (self.away, depth), (self.classes, kind), (self.objects, number)):
             np.copyto(target[place], value, where=solid, casting="unsafe")
 
@@ -139,8 +145,7 @@ class Pen:
 
     def disc(self, x: float, y: float, rx: float, ry: float, colour, shine: bool = False) -> None:
         """An ellipse around (x, y)"""
-        turn = np.linspace(0, 2 * np.pi, 14, endpoint=False)
-        self.polygon(np.stack([x + rx * np.cos(turn), y + ry * np.sin(turn)], 1), colour, shine)
+        self.polygon(CIRCLE * (rx, ry) + (x, y), colour, shine)
 
     def limb(self, start, end, r0: float, r1: float, colour) -> None:
         """A stroke from start to end, round, r0 and r1 half as wide as it is there"""
@@ -154,24 +159,44 @@ class Pen:
         self.disc(x0, y0, r0, r0, colour)
         self.disc(x1, y1, r1, r1, colour)
 
-    def layer(self, view: View, depth: float, kind: int, counted: bool = False) -> Layer | None:
-        """What was drawn, as a layer at this depth; None when it lies outside the picture"""
+    def layer(self, view: View, depth: float, kind: int, counted: bool = False, rounded: bool = False) -> Layer | None:
+        """What was drawn, as a layer at this depth, perhaps shaded as if round; None when it is outside the picture"""
         corners = np.concatenate([s[0] for s in self.strokes])
         low, high = np.floor(corners.min(0)) - 1, np.ceil(corners.max(0)) + 1
         low = np.maximum(low, (-2, -2)).astype(int)
         w, h = (np.minimum(high, (view.width + 2, view.height + 2)).astype(int) - low).tolist()
         if w < 1 or h < 1:
             return None
-        paint, mask, shine = (Image.new(mode, (w * FINE, h * FINE)) for mode in ("RGB", "L", "RGB"))
-        inks = [ImageDraw.Draw(image) for image in (paint, mask, shine)]
-        shines = any(s[2] for s in self.strokes)
-        for points, colour, light in self.strokes:
-            path = ((points - low) * FINE).ravel().tolist()
-            ink = tuple(int(min(max(c, 0), 1) * 255) for c in colour)
-            inks[0].polygon(path, ink)
-            inks[1].polygon(path, 255)
-            if shines:
-                inks[2].polygon(path, ink if light else 0)
-        paint, mask, shine = (np.asarray(image.reduce(FINE), np.float32) / 255 for image in (paint, mask, shine))
+        paint, mask = self._drawn(low, (w, h), [(colour, 255) for _, colour, _ in self.strokes])
+        shine = None
+        if any(shines for _, _, shines in self.strokes):
+            shine, _ = self._drawn(
+                low, (w, h), [(colour if shines else (0, 0, 0), 0) for _, colour, shines in self.strokes]
+            )
         over = np.maximum(mask, 1e-3)[..., None]
-        return Layer(*low.tolist(), paint / over, mask, depth, kind, shine / over if shines else None, counted)
+        if rounded:
+            over = over / _roundness(mask)[..., None]
+        shine = None if shine is None else shine / over
+        return Layer(*low.tolist(), paint / over, mask, depth, kind, shine, counted)
+
+    def _drawn(self, low, size: tuple[int, int], inks) -> tuple[np.ndarray, np.ndarray]:
+        """Corner and size of a part of the picture, (colour, cover) of each stroke -> (h, w, 3), (h, w) in [0, 1]"""
+        images = [Image.new(mode, (size[0] * FINE, size[1] * FINE)) for mode in ("RGB", "L")]
+        paint, mask = (ImageDraw.Draw(image) for image in images)
+        for (points, _, _), (colour, cover) in zip(self.strokes, inks, strict=True):
+            path = ((points - low) * FINE).ravel().tolist()
+            paint.polygon(path, tuple(int(min(max(c, 0), 1) * 255) for c in colour))
+            if cover:
+                mask.polygon(path, cover)
+        return tuple(np.asarray(image.reduce(FINE), np.float32) / 255 for image in images)
+
+
+def _roundness(mask: np.ndarray) -> np.ndarray:
+    """mask (h, w) in [0, 1] -> light around 1: more where it ends on the left and above, less on the right and below"""
+    image = Image.fromarray((mask * 255).astype(np.uint8)).filter(
+        ImageFilter.GaussianBlur(max(mask.shape[0] / 45, 0.6))
+    )
+    soft = np.pad(np.asarray(image, np.float32) / 255, 1, mode="edge")
+    slope = (soft[1:-1, 2:] - soft[1:-1, :-2]) + 0.5 * (soft[2:, 1:-1] - soft[:-2, 1:-1])
+    grain = sample(rough(), *np.indices(mask.shape) + int(mask.sum()))
+    return 1 + np.clip(slope * min(mask.shape[0] / 60, 2.0), -0.35, 0.35) + 0.07 * (grain - 1)

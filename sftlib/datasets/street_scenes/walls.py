@@ -1,18 +1,19 @@
 """Houses: walls with windows, doors and shops, pitched and flat roofs; fences, which are low walls."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from sftlib.datasets.street_scenes import textures
-from sftlib.datasets.street_scenes.view import BUILDING, FENCE, NEAR, Layer, View
+from sftlib.datasets.street_scenes.view import BUILDING, FENCE, NEAR, Layer, Pen, View
 
 PLASTER = np.array([
     (0.82, 0.76, 0.64), (0.72, 0.70, 0.66), (0.60, 0.33, 0.24), (0.50, 0.28, 0.22), (0.78, 0.62, 0.42),
     (0.86, 0.84, 0.80), (0.55, 0.52, 0.48), (0.66, 0.72, 0.70), (0.80, 0.70, 0.66), (0.38, 0.36, 0.36),
     (0.62, 0.56, 0.36), (0.45, 0.50, 0.56),
 ])  # fmt: skip
+DEEP = 9.0  # metres from the front of a house to its back
 ROOF = np.array([(0.38, 0.17, 0.12), (0.24, 0.22, 0.23), (0.33, 0.28, 0.25), (0.45, 0.24, 0.16)])
 
 
@@ -50,7 +51,7 @@ def house(rng: np.random.Generator, s0: float, u: float, night: bool, city: bool
         roof=tuple(ROOF[rng.integers(len(ROOF))] * rng.uniform(0.8, 1.2)),
         ridge=0.0 if city and rng.random() < 0.7 else rng.uniform(1.5, 4), shop=rng.random() < (0.5 if city else 0.12),
         bricks=rng.random() < 0.4, stony=rng.random() < 0.4,
-        lit=rng.uniform(0.15, 0.6) if night else rng.uniform(0, 0.06), seed=int(rng.integers(2**31)),
+        lit=rng.uniform(0.15, 0.6) if night else 0.0, seed=int(rng.integers(2**31)),
     )  # fmt: skip
 
 
@@ -62,6 +63,11 @@ class Plane:
     along: np.ndarray
     depth: np.ndarray
     fine: np.ndarray  # metres along it that a pixel covers
+
+    def part(self, start: int, stop: int) -> "Plane":
+        """Of its columns those from start to stop"""
+        window = slice(start, stop)
+        return Plane(self.left + start, self.along[window], self.depth[window], self.fine[window])
 
 
 def plane(view: View, start: tuple[float, float], end: tuple[float, float]) -> Plane | None:
@@ -87,31 +93,58 @@ def edge(inside, fine):
     return np.clip(inside / fine + 0.5, 0, 1)
 
 
-def front(view: View, at: Plane, house: House, tone: float, blank: bool = False) -> Layer | None:
-    """A wall of the house on a plane; blank: an end wall, with few windows"""
-    top, bottom = (view.horizon + view.focal * (view.eye - z) / at.depth for z in (house.tall + house.ridge, 0))
-    first, last = max(int(np.floor(top.min())) - 1, 0), min(int(np.ceil(bottom.max())) + 1, view.height)
+def front(view: View, at: Plane, house: House, tone: float, blank: bool = False, below: int = 4096) -> Layer | None:
+    """A wall of the house on a plane, down to row ``below``; blank: an end wall, with few windows and a gable"""
+    high = house.tall + gable(house, at.along) * blank
+    top, bottom = (view.horizon + view.focal * (view.eye - z) / at.depth for z in (high, 0.0))
+    first, last = max(int(np.floor(top.min())) - 1, 0), min(int(np.ceil(bottom.max())) + 1, view.height, below)
     if last <= first:
         return None
     rows = np.arange(first, last, dtype=np.float32)[:, None] + 0.5
     fine = at.depth / view.focal  # metres of height that a pixel covers (w,)
     z = view.eye - (rows - view.horizon) * fine  # (h, w)
     colour, glow = _surface(house, at, z, fine, tone, blank)
-    alpha = edge(house.tall - z, fine) * edge(z, fine)
-    if house.ridge and not blank:
-        alpha = edge(z, fine) * np.maximum(edge(house.tall - z, fine), _roofed(view, at, rows, house))
-        slates = np.array(house.roof, np.float32) * (tone * textures.sample(textures.rough(), z * 14, at.along * 3)
-                                                     [..., None] * 0.25 + 0.75)  # fmt: skip
-        colour = np.where((z > house.tall)[..., None], slates, colour)
-        glow = np.where((z > house.tall)[..., None], 0, glow)
+    alpha = edge(high - z, fine) * edge(z, fine)
+    glow = glow if house.lit else None
     return Layer(at.left, first, colour, alpha, np.broadcast_to(at.depth, z.shape), BUILDING, glow)
 
 
-def _roofed(view: View, at: Plane, rows, house: House) -> np.ndarray:
-    """Below the ridge, which lies half the roof's width behind the front"""
-    behind = at.depth * (1 + 3.5 / np.maximum(at.depth, 4))
-    ridge = view.horizon + view.focal * (view.eye - house.tall - house.ridge) / behind
-    return np.clip(rows - ridge + 0.5, 0, 1)
+def gable(house: House, along: np.ndarray) -> np.ndarray:
+    """Metres that an end wall is higher than the front, at places (w,) along it"""
+    return house.ridge * np.clip(1 - np.abs(along / DEEP * 2 - 1), 0, 1)
+
+
+def roof(view: View, house: House, tone: float) -> Layer | None:
+    """The half of a pitched roof that faces the street"""
+    back = house.u + math.copysign(DEEP / 2, house.u)
+    eaves, ridge = (_before([view.camera(house.s0, u), view.camera(house.s1, u)]) for u in (house.u, back))
+    if not house.ridge or eaves is None or ridge is None:
+        return None
+    corners = [view.pixel(X, d, house.tall) for X, d in eaves]
+    corners += [view.pixel(X, d, house.tall + house.ridge) for X, d in ridge[::-1]]
+    pen = Pen()
+    pen.polygon(np.clip(corners, -4000, 4000), np.array(house.roof) * tone)
+    if (layer := pen.layer(view, 0.0, BUILDING)) is None:
+        return None
+    h, w = layer.alpha.shape
+    (X0, d0), (X1, d1) = eaves
+    t = (layer.left + np.arange(w, dtype=np.float32) + 0.5 - view.width / 2) / view.focal
+    slant = X1 - X0 - t * (d1 - d0)
+    depth = d0 + np.clip((t * d0 - X0) / np.where(np.abs(slant) < 1e-4, 1e-4, slant), 0, 1) * (d1 - d0) + 0.3
+    rows = np.arange(h)[:, None] + np.zeros((1, w))
+    tiles = 0.75 + 0.25 * textures.sample(textures.rough(), rows * 3, np.arange(w)[None] + 0 * rows)
+    return replace(layer, colour=layer.colour * tiles[..., None], depth=np.broadcast_to(np.float32(depth), (h, w)))
+
+
+def _before(ends) -> list[tuple[float, float]] | None:
+    """Two places (X, d), a line -> the part of it before the camera; None without one"""
+    (X0, d0), (X1, d1) = ends = np.array(ends).tolist()
+    if max(d0, d1) <= NEAR:
+        return None
+    if min(d0, d1) < NEAR:
+        cut = (NEAR - d0) / (d1 - d0)
+        ends[0 if d0 < NEAR else 1] = [X0 + cut * (X1 - X0), NEAR]
+    return ends
 
 
 def _surface(house: House, at: Plane, z, fine, tone: float, blank: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -158,6 +191,8 @@ def _windows(colour, glow, house: House, rng, m, z, fine, share, tone: float) ->
     colour += frame[..., None] * (np.array(house.trim, np.float32) * tone - colour)
     colour += pane[..., None] * (glass - colour)
     colour += (pane * bars * 0.8)[..., None] * (np.array(house.trim, np.float32) * tone - colour)
+    if not house.lit:
+        return
     lit = (table[j % 32, i % 64] < house.lit) * pane * (1 - 0.6 * bars)
     glow += lit[..., None] * np.float32([1.0, 0.78, 0.45]) * (0.5 + 0.5 * own)[..., None]
 
