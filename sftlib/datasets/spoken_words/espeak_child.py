@@ -2,16 +2,17 @@
 
     python -I espeak_child.py [once] FOLDER LIBRARY
 
-FOLDER holds espeak-ng-data. A request has voice, words_per_minute, pitch, range, seed and text; a reply is two
-little-endian int32, status and number of bytes, then samples int16 at 22,050 Hz (status 0) or an error (1). The first
-reply comes without a request and tells whether more than one sound may be asked for. Imports the standard library
-alone, so that it starts fast and a crash takes nothing with it.
+FOLDER holds espeak-ng-data, and is removed at the end. A request has voice, words_per_minute, pitch, range, seed and
+text; a reply is two little-endian int32, status and number of bytes, then samples int16 at 22,050 Hz (status 0) or an
+error (1). The first reply comes without a request and tells whether more than one sound may be asked for. Imports the
+standard library alone, so that it starts fast and a crash takes nothing with it.
 """
 
 import _ctypes
 import ctypes
 import json
 import os
+import shutil
 import signal
 import struct
 import sys
@@ -74,22 +75,15 @@ def repeats(library: Library) -> bool:
     return library.say(TRIAL) == first
 
 
-def main() -> None:
+def answer(library: Library, once: bool, replies) -> None:
     """Answer each line of the standard input, until it ends"""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is for the process that asks
-    # What the library prints must not get among the samples.
-    replies = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    *options, folder, path = sys.argv[1:]
-    os.chdir(folder)
-    library = Library(path)
 
     def reply(status: int, content: bytes) -> None:
         replies.write(struct.pack("<ii", status, len(content)) + content)
         replies.flush()
 
     try:
-        once = "once" in options or not repeats(library)
+        once = once or not repeats(library)
     except (OSError, RuntimeError) as error:
         return reply(1, str(error).encode())
     reply(0, b"once" if once else b"many")
@@ -101,6 +95,21 @@ def main() -> None:
         if once:
             return None
     return None
+
+
+def main() -> None:
+    """Answer, and leave nothing behind: whoever asked may have ended without a chance to tidy up"""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is for the process that asks
+    # What the library prints must not get among the samples.
+    replies = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    *options, folder, path = sys.argv[1:]
+    os.chdir(folder)
+    try:
+        answer(Library(path), "once" in options, replies)
+    finally:
+        os.chdir(os.path.dirname(folder))
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,126 @@
+"""Embedding spoken words with the voice network: batches of like length against the package's own `embed_utterance`.
+
+    python benchmarks/speech.py [--sounds 512] [--rounds 5] [--batch 64]
+
+The same sounds, phrases of one to five digits that espeak says, at 16 kHz, on as many threads as PyTorch takes. Theirs:
+resemblyzer 0.1.4 as published, one sound after the other, windows of 1.6 s; it and librosa 0.11.0 are installed apart,
+into a temporary folder (a network is needed), and webrtcvad, which only its `preprocess_wav` calls, is a stand-in.
+Ours: `load_backbone("voice_lstm")`, frames and network, sounds sorted by length. Rounds of the two take turns after one
+of each that is not counted. Prints the rates, how like the embeddings are (ours hears no silence behind a short sound),
+and, last, the median over the rounds of the ratio ours / theirs. Run it on a quiet machine.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+import types
+import venv
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ["librosa==0.11.0"], ["--no-deps", "resemblyzer==0.1.4"]
+PHRASES = ("two", "nine one", "four zero six", "eight three five one", "seven two nine four zero")
+
+
+def main() -> None:
+    """Install their packages apart, measure there"""
+    options = _options()
+    with tempfile.TemporaryDirectory() as folder:
+        venv.create(folder, with_pip=True)
+        python = Path(folder) / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+        for packages in PACKAGES:
+            subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True)
+        # torch and the course come from here, behind what the folder has
+        arguments = [f"--{name}={value}" for name, value in vars(options).items() if name != "behind"]
+        subprocess.run([python, __file__, *arguments, "--behind", sysconfig.get_path("purelib")], check=True)
+
+
+def measure(options: argparse.Namespace) -> None:
+    """Both ways on the same sounds, in turns"""
+    import torch
+
+    waves = sounds(options.sounds)
+    theirs, ours = their_way(), our_way(options.batch)
+    seconds = sum(map(len, waves)) / 16_000
+    print(f"{len(waves)} sounds, {seconds:.0f} s, {torch.get_num_threads()} threads")
+    like = (theirs(waves) * ours(waves)).sum(1)  # of unit length
+    ratios = []
+    for _ in range(options.rounds):
+        rates = [rate(way, waves) for way in (theirs, ours)]
+        ratios.append(rates[1] / rates[0])
+        print(f"theirs {rates[0]:.1f}, ours {rates[1]:.1f} sounds/s", flush=True)
+    print(f"cosine of the two embeddings {like.mean():.3f} ({like.min():.3f} to {like.max():.3f})")
+    print(f"ratio {statistics.median(ratios):.2f}")
+
+
+def sounds(n: int) -> list[np.ndarray]:
+    """-> n sounds float32 at 16 kHz, as loud as both ways want them"""
+    from sftlib.backbones.sound import loudness, resample
+    from sftlib.datasets import spoken_words
+
+    how = spoken_words.Synthesis(counts={"train": n, "val": 0, "test": 0})
+    split = spoken_words.load(words=PHRASES, split="recordings", synthesis=how).train
+    return [loudness(resample(*source.sound())).numpy() for source in split.sounds]
+
+
+def their_way() -> Callable[[list[np.ndarray]], np.ndarray]:
+    """sounds -> embeddings (N, 256), one at a time"""
+    sys.modules["webrtcvad"] = types.ModuleType("webrtcvad")
+    moved = types.ModuleType("scipy.ndimage.morphology")  # newer versions of scipy have it elsewhere
+    moved.binary_dilation = None
+    sys.modules["scipy.ndimage.morphology"] = moved
+    from resemblyzer import VoiceEncoder
+
+    encoder = VoiceEncoder("cpu", verbose=False)
+    return lambda waves: np.stack([encoder.embed_utterance(wave) for wave in waves])
+
+
+def our_way(batch: int) -> Callable[[list[np.ndarray]], np.ndarray]:
+    """sounds -> embeddings (N, 256), in batches of like length"""
+    import torch
+
+    from sftlib.backbones import load_backbone
+
+    f = load_backbone("voice_lstm").eval()
+
+    @torch.inference_mode()
+    def embed(waves: list[np.ndarray]) -> np.ndarray:
+        order = sorted(range(len(waves)), key=lambda i: len(waves[i]))
+        z = np.empty((len(waves), f.feature_dim), np.float32)
+        for start in range(0, len(order), batch):
+            rows = order[start : start + batch]
+            z[rows] = f(f.preprocess([(waves[i], 16_000) for i in rows])).numpy()
+        return z
+
+    return embed
+
+
+def rate(way: Callable, waves: list[np.ndarray]) -> float:
+    """-> sounds a second"""
+    start = time.perf_counter()
+    way(waves)
+    return len(waves) / (time.perf_counter() - start)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sounds", type=int, default=512)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--behind", help=argparse.SUPPRESS)  # where torch is, in the folder apart
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    if behind := _options().behind:
+        sys.path += [behind, str(ROOT)]
+        measure(_options())
+    else:
+        main()
