@@ -365,6 +365,26 @@ def test_numbers_that_begin_with_1_are_not_taken_for_others(segnet):
     assert torch.equal(kept, torch.from_numpy(stripes(1, 4, 255)))
 
 
+def test_validation_pictures_are_cut_from_train_where_the_folder_has_none(tmp_path):
+    for i in range(47):
+        picture(tmp_path / "train" / f"f{i:02}.png")
+        labels(tmp_path / "trainannot" / f"f{i:02}.png", stripes(0, 3))
+    for i in range(3):
+        picture(tmp_path / "test" / f"g{i}.png")
+        labels(tmp_path / "testannot" / f"g{i}.png", stripes(0, 3))
+    splits = camvid.load(tmp_path, fractions=(0.5, 0.25, 0.25))
+    assert len(splits.test) == 3 and all("g" in n for n in splits.test.names)
+    assert len(splits.val) in (7, 20) and len(splits.train) + len(splits.val) == 47
+
+
+def test_a_file_that_changes_after_loading_is_named(segnet, monkeypatch):
+    monkeypatch.setattr("sftlib.datasets.published.KEEP_BYTES", 0)
+    splits = camvid.load(segnet)
+    (segnet / "train" / "f1.png").write_bytes(b"")
+    with pytest.raises(ValueError, match="f1.png: an empty file"):
+        splits.train[0]
+
+
 def spoil_segnet(root, fault):
     mask = root / "trainannot" / "f1.png"
     {

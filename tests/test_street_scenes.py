@@ -6,12 +6,16 @@ import torch
 from torch import Generator
 from torchvision.ops import box_iou, masks_to_boxes
 
-from sftlib.datasets import street_scenes
+from sftlib.backbones import load_backbone
+from sftlib.datasets import nest_loader, street_scenes
 from sftlib.datasets.scene_augment import SceneChain, SceneCrop, cropped, flip
 from sftlib.datasets.scenes import ForDetection, ForSegmentation, Scene, SceneSplit, boxes_around, boxes_of, resized
 from sftlib.datasets.street_scenes import CLASSES, KINDS
 from sftlib.datasets.street_scenes.view import CAR, PEDESTRIAN, Canvas, Layer, Pen, View, visible
-from sftlib.metrics import AveragePrecision
+from sftlib.metrics import AveragePrecision, MeanIoU
+from sftlib.model.detection import detector, sum_of_losses
+from sftlib.model.segmentation import segmenter
+from sftlib.training import evaluate, fit
 
 W, H = 163, 127
 ALL = tuple(KINDS)
@@ -200,6 +204,34 @@ def test_batches_fit_a_detector_and_a_segmenter(streets):
     x, y = ForSegmentation(lambda p: p.float() / 255)(streets.train.batch(rows), generator)
     assert x.shape == (3, 3, H, W) and y.shape == (3, H, W) and y.dtype == torch.int64
     assert torch.equal(y[1], streets.train[2][1]["class_map"].long())
+
+
+def test_a_detector_learns_from_drawn_streets_and_is_measured_on_them(streets):
+    torch.manual_seed(0)
+    backbone = load_backbone("squeezenet1_1", pretrained=False)
+    model = detector(backbone, 1 + len(ALL), channels=11, hidden=13)
+    make, few = (
+        ForDetection(backbone.preprocess.normalise, SceneChain((SceneCrop(), flip))),
+        streets.train.subset(range(6)),
+    )
+    train = nest_loader(few, make, batch_size=3, shuffle=True, generator=Generator().manual_seed(1))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    *_, epoch = fit(model, train, optimizer, epochs=2, task_loss=sum_of_losses, metric=None, terms=None)
+    assert epoch.epoch == 2 and 0 < epoch.train["loss"] < 10
+    measured = evaluate(model, nest_loader(few, make, batch_size=2), task_loss=None, metric=AveragePrecision)
+    assert 0 <= measured["ap50"] <= 1 and measured["n"] == 6
+
+
+def test_a_segmenter_learns_from_drawn_streets_and_is_measured_on_them(streets):
+    torch.manual_seed(0)
+    backbone, few = load_backbone("squeezenet1_1", pretrained=False), streets.train.subset(range(6))
+    model, make = segmenter(backbone, len(CLASSES), channels=7), ForSegmentation(backbone.preprocess.normalise, flip)
+    train = nest_loader(few, make, batch_size=3, shuffle=True, generator=Generator().manual_seed(1))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    *_, epoch = fit(model, train, optimizer, epochs=2, metric=None)
+    assert epoch.epoch == 2 and 0 < epoch.train["loss"] < 4
+    measured = evaluate(model, nest_loader(few, make, batch_size=2), metric=lambda: MeanIoU(len(CLASSES)))
+    assert 0 <= measured["mean_iou"] <= 1 and measured["n"] == 6
 
 
 def test_a_segmenter_is_refused_what_has_no_map_and_what_differs_in_size():

@@ -75,9 +75,11 @@ def load(
     items, problems = _items(root)
     table = _table(root, classes, eleven, colours=_has_colours(items))
     read = Read(table, first or 0)
-    splits, broken, scenes = scene_splits(root, items, read, size, parts, NEIGHBOURS, skip_broken, problems)
-    if first is None and table.colours is None:
-        _refuse_shift(root, scenes, table.classes[0])
+    begins: list[bool] = []  # of each picture, whether it has the first class
+    look = None if table.colours is not None else lambda scene: begins.append(bool((scene.class_map == 0).any()))
+    splits, broken = scene_splits(root, items, read, size, parts, NEIGHBOURS, skip_broken, problems, look)
+    if first is None and begins and not any(begins):
+        _refuse_shift(root, table.classes[0])
     return SceneSplits(*splits, classes=table.classes, broken=broken)
 
 
@@ -216,10 +218,9 @@ def _grouped(names: tuple[str, ...], colours: np.ndarray | None, eleven: bool) -
     return Table(classes, colours, np.array([classes.index(n) if n in classes else IGNORED for n in names], np.uint8))
 
 
-def _refuse_shift(root: Path, scenes: Sequence[Scene], name: str) -> None:
-    """ValueError where no pixel has the number 0: nothing tells whether the numbers begin with 1"""
-    if not any((scene.class_map.numpy() == 0).any() for scene in scenes):
-        raise ValueError(
-            f"{shown(root)}: no label image has a pixel of number 0, {name}; expected some: where the numbers begin "
-            f"with 1, pass first=1; where {name} does not occur in these pictures, first=0"
-        )
+def _refuse_shift(root: Path, name: str) -> None:
+    """No pixel has the number 0: nothing tells whether the numbers begin with 1"""
+    raise ValueError(
+        f"{shown(root)}: no label image has a pixel of number 0, {name}; expected some: where the numbers begin with 1, "
+        f"pass first=1; where {name} does not occur in these pictures, first=0"
+    )

@@ -39,7 +39,7 @@ def load(
     masks = {name.removesuffix("_mask"): path for name, path in masks.items()}
     pairs, problems = paired(pictures, masks, "mask in PedMasks")
     items = [Item(*pair) for pair in pairs]
-    splits, broken, _ = scene_splits(root, items, read, size, parts, NEIGHBOURS, skip_broken, problems)
+    splits, broken = scene_splits(root, items, read, size, parts, NEIGHBOURS, skip_broken, problems)
     return SceneSplits(*splits, classes=(), broken=broken, objects=("background", "pedestrian"))
 
 

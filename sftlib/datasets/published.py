@@ -84,9 +84,9 @@ class Parts:
 
 def scene_splits(
     root: Path, items: Sequence[Item], read: ReadScene, size: tuple[int, int] | None, parts: Parts, neighbours: int,
-    skip_broken: bool, problems: Sequence[str] = (),
-) -> tuple[list[SceneSplit], tuple[str, ...], list[Scene]]:  # fmt: skip
-    """-> train, val and test; what was left out and why; all scenes that could be read, as far as memory holds them
+    skip_broken: bool, problems: Sequence[str] = (), look: Callable[[Scene], None] | None = None,
+) -> tuple[list[SceneSplit], tuple[str, ...]]:  # fmt: skip
+    """-> train, val and test; what was left out and why. ``look`` is shown every scene once
 
     ``problems`` were found before. ValueError names all of them, unless skip_broken.
     """
@@ -107,6 +107,8 @@ def scene_splits(
             problems.append(scene)
             continue
         good.append(row)
+        if look is not None:
+            look(scene)
         held += scene.bytes
         if held <= KEEP_BYTES:
             kept[row] = scene
@@ -118,7 +120,7 @@ def scene_splits(
         rows = [row for row, name in zip(good, names, strict=True) if name == split]
         files = [shown(items[row].picture.relative_to(root)) for row in rows]
         splits.append(SceneSplit(make, rows, files, identity, kept))
-    return splits, tuple(problems), list(kept.values())
+    return splits, tuple(problems)
 
 
 def _sizes(item: Item) -> tuple[int, int]:

@@ -62,7 +62,7 @@ def load(
     names = _classes(root, notes, classes, problems)
     first = first_pixel if first_pixel is not None else _first_pixel(notes)
     read = Read(notes, names, first, difficult, swapped=_looks_swapped(notes))
-    splits, broken, _ = scene_splits(root, items, read, size, parts, 1, skip_broken, problems)
+    splits, broken = scene_splits(root, items, read, size, parts, 1, skip_broken, problems)
     hard = sum(o[1] for note in notes.values() for o in note.objects)
     remarks = ("boxes count pixels from 0, not from 1 as VOC does",) if first == 0 else ()
     remarks += (f"{hard} objects marked difficult left out",) if hard and not difficult else ()
