@@ -378,6 +378,24 @@ def test_measure_precision_changes_nothing_and_names_every_candidate():
     assert measure_precision(model, x).rates.keys() == choice.rates.keys()
 
 
+def test_a_remembered_precision_is_not_measured_again_and_damage_is(tmp_path, monkeypatch):
+    from sftlib.training import precision
+
+    monkeypatch.setattr(precision, "cache_folder", lambda: tmp_path)
+    model, (x, y) = tiny_model(), batches()[0]
+    calls, measured = [], precision._measured
+    monkeypatch.setattr(precision, "_measured", lambda *given: calls.append(1) or measured(*given))
+    first, again = (measure_precision(model, x, y, remember=True) for _ in range(2))
+    assert first == again and len(calls) == 1
+    measure_precision(model, x[:7], y[:7], remember=True)
+    freeze(model.backbone)
+    measure_precision(model, x, y, remember=True)
+    measure_precision(model, x, remember=True)
+    assert len(calls) == 4  # other batches, other parts that train, inference
+    (tmp_path / "precision.json").write_text('{"half', encoding="utf-8")
+    assert measure_precision(model, x, remember=True).precision in first.rates and len(calls) == 5
+
+
 def test_fit_in_bfloat16_channels_last_learns_as_well():
     losses = []
     for precision in (FLOAT32, Precision(torch.bfloat16, True)):

@@ -1,8 +1,12 @@
 """Which arithmetic is fastest for a model, measured on this machine."""
 
 import copy
+import hashlib
+import json
+import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -14,22 +18,62 @@ from sftlib.runtime import (
     FLOAT32,
     Precision,
     PrecisionChoice,
+    cache_folder,
     choose_precision,
     device_of,
     keep_freed_memory,
+    versions,
 )
 from sftlib.training.parts import out_of_memory
 from sftlib.training.step import Loss, Objective, forward
 
 
 def measure_precision(
-    model: Model, x, y=None, *, task_loss: Loss = F.cross_entropy, terms: Callable | None = count
-) -> PrecisionChoice:
+    model: Model, x, y=None, *, task_loss: Loss = F.cross_entropy, terms: Callable | None = count,
+    remember: bool = False,
+) -> PrecisionChoice:  # fmt: skip
     """x, y of N examples -> the fastest precision for training on such batches; without y, for inference
 
     Works on copies of the model, in about 2 s: of the N examples it uses as many as that allows on a CPU. Other
     devices take all of them, or what memory holds: with a few, the time would be that of launching the work.
+    ``remember``: what was measured is kept in data/cache, and taken again for a network of the same parts, with the
+    same parts frozen, on batches of the same form, with the same versions, threads and processor.
     """
+    if not remember:
+        return _measured(model, x, y, task_loss, terms)
+    path = cache_folder() / "precision.json"
+    known, key = _remembered(path), _key(model, x, y)
+    if key in known:
+        rates = dict(zip(CANDIDATES, known[key]["rates"], strict=True))
+        return PrecisionChoice(CANDIDATES[known[key]["chosen"]], rates)
+    choice = _measured(model, x, y, task_loss, terms)
+    entry = {"chosen": CANDIDATES.index(choice.precision), "rates": [choice.rates[p] for p in CANDIDATES]}
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial.write_text(json.dumps(_remembered(path) | {key: entry}), encoding="utf-8")
+    os.replace(partial, path)
+    return choice
+
+
+def _remembered(path: Path) -> dict:
+    """What was measured so far; nothing where the file is missing or damaged, for it can be measured again"""
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+        return {key: entry for key, entry in known.items() if len(entry["rates"]) == len(CANDIDATES)}
+    except (OSError, ValueError, AttributeError, KeyError, TypeError):
+        return {}
+
+
+def _key(model: Model, x, y) -> str:
+    """What the speed of arithmetic hangs on, as a digest"""
+    forms: list = []
+    each(lambda t: forms.append((tuple(t.shape), str(t.dtype))) or t, (x, y))
+    parts = [(name, tuple(p.shape), str(p.dtype), p.requires_grad) for name, p in model.named_parameters()]
+    where = device_of(model)
+    processor = torch.cuda.get_device_name(where) if where.type == "cuda" else torch.backends.cpu.get_cpu_capability()
+    return hashlib.sha256(repr((parts, forms, versions(), str(where), processor)).encode()).hexdigest()
+
+
+def _measured(model: Model, x, y, task_loss: Loss, terms: Callable | None) -> PrecisionChoice:
     keep_freed_memory()
     where = device_of(model)
     x, labels = as_batch((x, [None] * count(x) if y is None else y), model)
