@@ -27,6 +27,7 @@ EDGES = {
     "datasets": {"batches", "inputs", "runtime"},
     "features": {"batches", "inputs", "model", "runtime"},
     "selection": {"features", "inputs"},
+    "doctor": {"adaptation", "batches", "runtime"},
     "training": {"adaptation", "batches", "datasets", "metrics", "model", "runtime"},
     "plotting": set(),
     "widgets": {"plotting"},
