@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, IterableDataset, Subset
 from sftlib.batches import each, rows
 
 SIDE = 16  # of the small pictures that are compared
-LEAST_VALUES = 8  # different numbers in an example: with fewer, two may be equal by chance
+LEAST_VALUES, LEAST_FRACTIONS = 8, 4  # different numbers in an example: with fewer, two may be equal by chance
 
 
 @dataclass
@@ -112,7 +112,8 @@ def mark_of(example: list[Tensor]) -> int:
     """A checksum of the tensors of one example; 0 where they say too little to know it again"""
     arrays = [t.detach().cpu().contiguous() for t in example]
     values = torch.cat([t.flatten()[:4096].double() for t in arrays]) if arrays else torch.zeros(0)
-    if len(values.unique()) < LEAST_VALUES:
+    fractions = bool((values != values.round()).any())
+    if len(values.unique()) < (LEAST_FRACTIONS if fractions else LEAST_VALUES):
         return 0
     mark = 0
     for t in arrays:

@@ -120,7 +120,9 @@ def eval_mode_in_training(case: Case) -> Found:
     """The step trains while dropout and BatchNorm are in eval mode"""
     if not _steps(case):
         return
-    parts = [m for _, m in _switched(case) if id(m) in case.run.modes]
+    frozen = [part for part in case.parts().values() if not any(p.requires_grad for p in part.parameters())]
+    resting = {id(m) for part in frozen for m in part.modules()}
+    parts = [m for _, m in _switched(case) if id(m) in case.run.modes and id(m) not in resting]
     if parts and not any(case.run.modes[id(m)] for m in parts):
         yield (
             "the step",

@@ -123,23 +123,23 @@ def shared_parameter_half_frozen(case: Case) -> Found:
             name for f, g in shared_parameters(case.backbone, case.head) for name in shared if name.endswith((f, g))
         }
     params = dict(case.model.named_parameters(remove_duplicate=False))
-    half = [name for name in sorted(shared) if _differs(case.model, name, params, shared)]
+    half = [name for name in sorted(shared) if _differs(name, params, shared)]
     if half:
         yield (
             some(half),
-            "is one tensor in two parts of the model (an embedding that is the output matrix too); one "
-            "of the parts is frozen and the other is not, so what should rest moves, or what should train does not",
-            "sftlib.adaptation.untie(model), or freeze both, or neither",
-            "likely",
+            "is one tensor in two parts of the model (an embedding that is the output matrix too), and what stands "
+            "beside it is frozen where it is not, or the other way round: what should rest moves, or the reverse",
+            "sftlib.adaptation.untie(model), or freeze both parts, or neither",
+            "likely" if any(params[name].requires_grad for name in half) else "note",
         )
 
 
-def _differs(model: nn.Module, name: str, params: dict, shared: set[str]) -> bool:
+def _differs(name: str, params: dict, shared: set[str]) -> bool:
     """Whether what stands beside a shared parameter, in the nearest part that has more, is all of the other kind"""
     part = name
-    while "." in part:
+    while part:
         part = part.rpartition(".")[0]
-        beside = [p for n, p in params.items() if n.startswith(part + ".") and n not in shared]
+        beside = [p for n, p in params.items() if n.startswith(part and part + ".") and n not in shared]
         if beside:
             return all(p.requires_grad != params[name].requires_grad for p in beside)
     return False
