@@ -162,7 +162,7 @@ def _of_tensor(t: Tensor, numbers: int | None) -> Callable[[], None]:
 def _restore(t: Tensor, copy: Tensor | None, grad: Tensor | None, grad_copy: Tensor | None, needs: bool) -> None:
     if copy is not None:
         if t.shape == copy.shape and t.dtype == copy.dtype and t.device == copy.device:
-            t.data.copy_(copy)  # through .data: a graph that the user keeps stays valid
+            t.data.copy_(copy)
         else:
             t.data = copy
     if t.is_leaf:

@@ -7,7 +7,6 @@ from torch import nn
 from sftlib.doctor.case import Case, Found
 from sftlib.doctor.report import some
 
-RISE, FAR = 1.5, 10.0  # a loss after one step, of that before: likely, certainly too high a rate
 NOTHING = 1e-6  # length of an update, of the length of what it moves
 
 
@@ -159,19 +158,18 @@ def non_finite_loss(case: Case) -> Found:
 
 
 def learning_rate_too_high(case: Case) -> Found:
-    """One step raises the loss of its own batch"""
-    losses = case.run.losses
-    if len(losses) < 2 or not math.isfinite(losses[0]) or case.run.constant:
+    """A step throws the loss of its own batch far up, or some steps do not bring it down again"""
+    run = case.run
+    if run.constant or not run.rising and not run.thrown:
         return
-    before, after = losses[:2]
-    if not math.isfinite(after) or after > RISE * abs(before) + 0.1:
-        far = not math.isfinite(after) or after > FAR * abs(before) + 1
-        yield (
-            f"lr={_rates(case)}",
-            f"one step raises the loss of its own batch from {before:.4g} to {after:.4g}",
-            "a tenth of the rate, or a warm-up; fine-tuning takes less than training from scratch",
-            "certain" if far else "likely",
-        )
+    before, after = run.losses[0], run.losses[1:]
+    lasting = "it does not come down again" if run.rising else "and it comes down again by chance only"
+    yield (
+        f"lr={_rates(case)}",
+        f"one step raises the loss of its own batch from {before:.4g} to {after[0]:.4g}; in {len(after)} steps {lasting}",
+        "a tenth of the rate, or a warm-up; fine-tuning takes less than training from scratch",
+        "certain" if run.rising and run.thrown else "likely",
+    )
 
 
 def learning_rate_changes_nothing(case: Case) -> Found:

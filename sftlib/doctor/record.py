@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -12,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from sftlib.doctor.look import pair
 
+MOST_RUNS, RISE, FAR = 10, 0.5, 10.0  # runs while the loss is above that of the start by so much of it
 CLIPS = ("_foreach_mul_", "mul_", "_foreach_clamp_", "clamp_", "_foreach_clamp_max_", "clamp_max_", "_foreach_div_")
 
 
@@ -36,6 +38,18 @@ class Run:
     moved: dict[int, float] = field(default_factory=dict)  # parameter -> length of its update / its length
     stuck: dict[int, float] = field(default_factory=dict)  # share of its numbers with a gradient that did not change
     error: str = ""
+
+    @property
+    def rising(self) -> bool:
+        """Whether no loss after the first step came down to the one before it"""
+        before, *after = self.losses or [math.nan]
+        return bool(after) and math.isfinite(before) and not min(after) <= before + RISE * (abs(before) + 0.1)
+
+    @property
+    def thrown(self) -> bool:
+        """Whether the first step raised the loss of its own batch to many times what it was"""
+        before, *after = self.losses or [math.nan]
+        return bool(after) and math.isfinite(before) and not after[0] <= before + FAR * (abs(before) + 0.1)
 
 
 class _Calls(TorchFunctionMode):
@@ -75,7 +89,10 @@ def _is_dense(t) -> bool:
 
 
 def record(step: Callable[[], object], model: nn.Module, optimizer, *, times: int = 2, own: bool = False) -> Run:
-    """Run ``step()`` so often, with the same random numbers, and say what happened; the caller restores all."""
+    """Run ``step()`` so often, with the same random numbers, and say what happened; the caller restores all.
+
+    Where the second loss is far above the first it goes on for some steps: does it come down again?
+    """
     run, parameters = Run(own=own), [p for group in optimizer.param_groups for p in group["params"]]
     parameters += [p for p in model.parameters() if not any(p is held for held in parameters)]
     before = [p.detach().clone() for p in parameters]
@@ -84,7 +101,9 @@ def record(step: Callable[[], object], model: nn.Module, optimizer, *, times: in
         stack.enter_context(_watched_scaling(run))
         calls = stack.enter_context(_Calls(run, parameters))
         stack.enter_context(_watched_optimizer(run, optimizer, calls, before))
-        for i in range(times):
+        for i in range(MOST_RUNS):
+            if i >= times and not (times > 1 and run.rising):
+                break
             torch.manual_seed(0)
             calls.first = True
             run.events.append("run")
