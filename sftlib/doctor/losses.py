@@ -166,7 +166,7 @@ def learning_rate_too_high(case: Case) -> Found:
     lasting = "it does not come down again" if run.rising else "and it comes down again by chance only"
     yield (
         f"lr={_rates(case)}",
-        f"one step raises the loss of its own batch from {before:.4g} to {after[0]:.4g}; in {len(after)} steps {lasting}",
+        f"one step raises the loss of its own batch from {before:.4g} to {after[0]:.4g}; in {len(after)} {lasting}",
         "a tenth of the rate, or a warm-up; fine-tuning takes less than training from scratch",
         "certain" if run.rising and run.thrown else "likely",
     )
