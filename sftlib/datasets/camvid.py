@@ -221,6 +221,6 @@ def _grouped(names: tuple[str, ...], colours: np.ndarray | None, eleven: bool) -
 def _refuse_shift(root: Path, name: str) -> None:
     """No pixel has the number 0: nothing tells whether the numbers begin with 1"""
     raise ValueError(
-        f"{shown(root)}: no label image has a pixel of number 0, {name}; expected some: where the numbers begin with 1, "
+        f"{shown(root)}: no label image has a pixel of number 0, {name}; expected some: where numbers begin with 1, "
         f"pass first=1; where {name} does not occur in these pictures, first=0"
     )

@@ -210,7 +210,7 @@ def _ground_floor(colour, glow, house: House, rng, along, z, fine_m, fine_z, ton
         inside = 0.12 + 0.25 * textures.sample(textures.stones(), z * 40, along * 40)[..., None] * shade
         colour += pane[..., None] * (inside - colour)
         if house.lit > 0.1:
-            glow += (pane * 0.7)[..., None] * inside * 2.2
+            glow += (pane * 0.7)[..., None] * inside * 1.5
             glow += (letters * 0.7)[..., None] * np.float32([1.0, 0.9, 0.8])
         return
     place = house.pitch * (np.floor(0.5 * (house.s1 - house.s0) / house.pitch) + 0.5)
