@@ -31,7 +31,7 @@ RIGHT = {
 WRONG = {
     "00.accuracy": [
         (lambda logits, y: (logits == y).float().mean(), "raised"),
-        (lambda logits, y: (logits.max(1).values == y).float().mean().item(), "compares the logits with the labels"),
+        (lambda logits, y: (logits.max(1).values == y).float().mean().item(), "compare the index of the largest logit"),
         (lambda logits, y: (logits.argmax(1) == y).sum() / logits.shape[1], "divides by the number of classes"),
         (lambda logits, y: (logits.argmax(1) == y).sum() / logits.numel(), "divides by all logits"),
         (lambda logits, y: (logits.argmax(1) == y).sum(), "divide by how many pictures"),

@@ -156,7 +156,7 @@ WRONG = {
         (lambda H: 2 / H.diagonal().max(), "only when H is diagonal"),
         (lambda H: 2 / H.abs().max(), "largest"),
         (lambda H: torch.linalg.eigvalsh(H).max(), "not a rate"),
-        (lambda H: 0.3, "expected 0.285"),
+        (lambda H: 0.3, "expected 0.25"),
     ],
     "04.momentum": [
         (lambda w, v, g, lr, m: (w + m * v - lr * g, m * v - lr * g), "once it changes"),

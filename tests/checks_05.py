@@ -120,7 +120,7 @@ WRONG = {
         (lambda parts, lr, factor: _groups(parts, [lr] * len(parts)), "one rate"),
         (
             lambda parts, lr, factor: _groups(parts, _powers(parts, lr, factor)[::-1], lambda p: p.parameters()),
-            "holds a frozen part",
+            "holds a frozen parameter",
         ),
         (lambda parts, lr, factor: 2 * _loop(parts, lr, factor), "in two groups"),
         (lambda parts, lr, factor: _loop(parts[1:], lr, factor), "in no group"),

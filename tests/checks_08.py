@@ -106,7 +106,7 @@ WRONG = {
     "08.honest": [
         (lambda val, test: (test.argmax(), test.max()), "used to choose"),
         (lambda val, test: ((val + test).argmax(), test[(val + test).argmax()]), "looks at the test"),
-        (lambda val, test: (val.argmin(), test[val.argmin()]), "best validation accuracy"),
+        (lambda val, test: (val.argmin(), test[val.argmin()]), "the worst on validation"),
         (lambda val, test: (val.argmax(), val.max()), "flatters"),
         (lambda val, test: (val.argmax(), test.max()), "not that of the setting"),
         (lambda val, test: (val.argmax(), test.mean()), "not the mean"),

@@ -22,9 +22,9 @@ for _module in pkgutil.iter_modules(checks.__path__):
 NAMES = sorted(checks.CHECKERS)
 
 
-def answers(name, kind):
-    """The RIGHT or WRONG answers that tests/checks_NN.py holds for checker `name`."""
-    path = Path(__file__).with_name(f"checks_{name.split('.')[0]}.py")
+def answers(name, kind, file="checks_{}.py"):
+    """The RIGHT, WRONG or SLIPS that tests/checks_NN.py, or another file, holds for checker `name`."""
+    path = Path(__file__).with_name(file.format(name.split(".")[0]))
     assert path.exists(), f"the answers to {name} belong in tests/{path.name}"
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
@@ -67,6 +67,16 @@ def test_wrong_answers_are_rejected_with_the_reason(capsys, name):
     for i, (answer, words) in enumerate(wrong):
         line = said(capsys, name, answer)
         assert line.startswith(f"❌ {name}: ") and words and words in line, f"wrong answer {i}: {line}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_answers_written_from_the_exercise_alone_are_told_apart(capsys, name):
+    right, slips = (answers(name, kind, "checks_{}_slips.py") for kind in ("RIGHT", "SLIPS"))
+    assert len(right) >= 5 and len(slips) >= 12, f"{name}: {len(right)} right and {len(slips)} wrong answers"
+    assert {said(capsys, name, answer) for answer in right} == {f"✅ {name}: correct"}
+    for answer, slip in slips:
+        line = said(capsys, name, answer)
+        assert line.startswith(f"❌ {name}: "), f"{slip}: {line}"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -160,6 +170,42 @@ def test_a_function_that_rightly_returns_none_is_judged_by_what_it_changed(capsy
     assert said(capsys, "99.step", lambda w: w.sub_(0.5)) == "✅ 99.step: correct"
     assert said(capsys, "99.step", untouched) == "⬜ 99.step: still to do"
     assert "got 1.5 at [0], expected 0.5" in said(capsys, "99.step", lambda w: w.add_(0.5))
+
+
+def test_all_mistakes_that_give_one_value_are_named():
+    known = [(4.0, "twice"), (5.0, "no"), (4.0, "squared"), (4.0, "twice")]
+    with pytest.raises(checks.Wrong, match=re.escape("twice; or: squared (loss: got 4, expected 2)")):
+        expect("loss", 4, 2.0, known=known)
+
+
+def test_what_an_argument_loses_is_said_once(capsys, temporary):
+    @checker("99.twice")
+    def _(answer):
+        for _ in range(2):
+            expect("sum", answer(torch.ones(3)), 3.0)
+
+    line = said(capsys, "99.twice", lambda x: float(x.sub_(1).sum() + 3))
+    assert line.startswith("❌") and line.count("changes its argument") == 1
+
+
+def test_an_attribute_of_a_module_that_was_changed_is_noticed(capsys, temporary):
+    @checker("99.module")
+    def _(answer):
+        answer(torch.nn.Sequential(torch.nn.BatchNorm1d(3)))
+
+    line = said(capsys, "99.module", lambda f: setattr(f[0], "momentum", 0.5) or 1)
+    assert "f.0 has other parts or attributes" in line
+
+
+def test_an_answer_that_computes_in_float32_alone_is_tried_there(capsys, temporary):
+    @checker("99.single")
+    def _(answer):
+        W = torch.arange(6, dtype=torch.float64).view(2, 3)
+        expect("rows", answer(W), [3.0, 12.0])
+
+    assert said(capsys, "99.single", lambda W: W @ torch.ones(3)) == "✅ 99.single: correct"
+    assert said(capsys, "99.single", lambda W: W @ torch.ones(3, dtype=torch.float16)).startswith("❌")
+    assert "mat" in said(capsys, "99.single", lambda W: W @ torch.ones(2, dtype=torch.float64))
 
 
 def test_expect_says_which_value_differs_and_knows_mistakes_by_name():
@@ -372,8 +418,8 @@ def test_right_numbers_pass_in_any_form(capsys, form):
             result = function(*args)
             if not isinstance(result, torch.Tensor | np.ndarray | float | int):
                 return result
-            t = torch.as_tensor(result).detach()
-            return {"NumPy": t.numpy, "list": t.tolist, "float64": t.double, "float32": t.float}[form]()
+            t = torch.as_tensor(result)
+            return {"NumPy": t.detach().numpy, "list": t.tolist, "float64": t.double, "float32": t.float}[form]()
 
         tried += 1
         assert said(capsys, name, answer) == f"✅ {name}: correct"

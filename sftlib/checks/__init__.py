@@ -86,7 +86,8 @@ def _judged(name: str, answer, left: list[str]) -> str:
     with _quiet(), as_at_the_start():
         judge(_watched(answer, name, left) if callable(answer) and not isinstance(answer, type) else _plain(answer))
     if left:
-        raise Wrong(left.pop(0))
+        first, left[:] = left[0], []
+        raise Wrong(first)
     return "correct"
 
 
@@ -137,7 +138,12 @@ def _watched(function, name, left):
                   if i not in MAY_CHANGE.get(name, ())} | kwargs  # fmt: skip
         before = {place: state_of(value, place) for place, value in places.items()}
         with switches_kept(left):
-            result = function(*args, **kwargs)
+            try:
+                result = function(*args, **kwargs)
+            except RuntimeError as error:
+                if not ("dtype" in str(error) or "scalar type" in str(error)) or not any(map(_is_double, args)):
+                    raise
+                return call(*[a.float() if _is_double(a) else a for a in args], **kwargs)  # as in the notebooks
         if result is None and name not in IN_PLACE:
             raise Wrong("your function returned None: is its `return` forgotten?")
         if name not in IN_PLACE and is_stub(result):
@@ -150,6 +156,10 @@ def _watched(function, name, left):
         return _plain(result)
 
     return call
+
+
+def _is_double(value) -> bool:
+    return isinstance(value, torch.Tensor) and value.dtype == torch.float64
 
 
 def _places(function, n: int) -> list[str]:
@@ -189,15 +199,15 @@ def expect(what: str, got, want, *, tolerance: float = 1e-5, known: Iterable[tup
     """Raise Wrong unless `got` equals `want` (numbers, tensors or arrays) within `tolerance`, absolute and relative.
 
     `known` pairs values that typical mistakes give with the mistake's name: choose cases in which these values differ.
+    Where several mistakes give the value that was got, all of them are named.
     """
     got, want = numeric(what, got), torch.as_tensor(want, dtype=torch.float64)
     if got.shape == want.shape and _close(got, want, tolerance):
         return
-    for value, mistake in known:
-        value = torch.as_tensor(value, dtype=torch.float64)
-        if got.shape == value.shape and _close(got, value, tolerance):
-            raise Wrong(f"{mistake} ({what}: {_show(got, want)})")
-    raise Wrong(f"{what}: {_show(got, want)}")
+    values = ((torch.as_tensor(value, dtype=torch.float64), mistake) for value, mistake in known)
+    made = {mistake: None for v, mistake in values if got.shape == v.shape and _close(got, v, tolerance)}
+    shown = f"{what}: {_show(got, want)}"
+    raise Wrong(f"{'; or: '.join(made)} ({shown})" if made else shown)
 
 
 def require(true: bool, why: str) -> None:

@@ -5,7 +5,7 @@ import torch
 from sftlib.checks import checker, expect, require
 
 # N, K, seed: chosen so that the first tells all mistakes apart; N = K lets comparisons of the wrong things broadcast
-CASES = ((17, 5, 0), (7, 3, 1), (5, 5, 2), (1, 2, 3))
+CASES = ((17, 5, 28), (7, 3, 1), (5, 5, 2), (1, 2, 3), (11, 2, 4))
 
 
 @checker("00.accuracy")
@@ -18,6 +18,7 @@ def _accuracy(answer):
         got = answer(logits.clone(), y.clone())
         expect(f"{right} of {n} pictures right, {k} classes", got, right / n, known=_mistakes(logits, y, right))
     _does_not_depend_on_scale(answer)
+    _keeps_large_and_close_apart(answer)
 
 
 def _case(n, k, seed):
@@ -26,7 +27,8 @@ def _case(n, k, seed):
     logits = torch.randn(n, k, generator=draw) - 4.0 * (seed % 2)
     best = logits.argmax(1)
     wrong = torch.arange(n) % 3 == 1
-    return logits, torch.where(wrong, (best + 1) % k, best)
+    step = 1 + torch.arange(n) // 3 % max(k - 1, 1)  # wrong in every way, not always by one class
+    return logits, torch.where(wrong, (best + step) % k, best)
 
 
 def _mistakes(logits, y, right):
@@ -37,6 +39,8 @@ def _mistakes(logits, y, right):
         (right / k, "this divides by the number of classes; divide by the number of pictures"),
         (right / (n * k), "this divides by all logits, N times K; divide by the number of pictures"),
         (1 - right / n, "this is the share of errors"),
+        (float((logits.argmax(1) + 1).eq(y).double().mean()), "classes are counted from 0, as argmax does"),
+        (float(logits.abs().argmax(1).eq(y).double().mean()), "a negative logit is small, however long"),
         (
             float(logits.argmin(1).eq(y).double().mean()),
             "this looks for the smallest logit; the prediction is the largest",
@@ -47,9 +51,20 @@ def _mistakes(logits, y, right):
         ),
         (
             float(logits.amax(1).eq(y).double().mean()),
-            "this compares the logits with the labels; compare the index of the largest",
+            "none is counted: compare the index of the largest logit of each row with the label",
         ),
     ]
+
+
+def _keeps_large_and_close_apart(answer):
+    """Logits so large that exp overflows, in double precision and not contiguous; logits that 16 bits cannot tell"""
+    logits, y = _case(11, 3, 6)
+    large, want = (2000 * logits.double()).T.contiguous().T, float((logits.argmax(1) == y).double().mean())
+    naive = (large.exp() / large.exp().sum(1, keepdim=True)).argmax(1)
+    why = "exp of a large logit is infinite; the largest logit is also the most probable one, so leave exp out"
+    got = answer(large.clone(), y.clone())
+    expect("logits of some thousands", got, want, known=[(float((naive == y).double().mean()), why)])
+    expect("logits that differ by some thousandths", answer(500 + 0.01 * logits, y.clone()), want)
 
 
 def _does_not_depend_on_scale(answer):

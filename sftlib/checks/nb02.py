@@ -63,7 +63,7 @@ def _count(stages, cut, how=_all):
 def _cut(answer):
     """nn.Sequential, k -> (f, g), g(f(x)) = model(x), parameters shared, the model left alone"""
     relu = nn.ReLU()
-    chain = nn.Sequential(nn.Linear(5, 7), relu, nn.Linear(7, 3), nn.Tanh(), nn.Linear(3, 2)).eval()
+    chain = nn.Sequential(nn.Linear(5, 7), relu, nn.Linear(7, 3), nn.Tanh(), nn.Linear(3, 2))  # in train mode
     twice = nn.Sequential(nn.Linear(5, 5), relu, nn.Linear(5, 3), relu, nn.Linear(3, 2)).eval()
     x = torch.randn(11, 5, generator=torch.Generator().manual_seed(0))
     for model in (chain, twice):
@@ -89,6 +89,10 @@ def _one_cut(answer, model, k, x, note):
     require(not (halves[0] | halves[1]) - (own[0] | own[1]), f"{case}: {why}")
     why = f"the parameters are divided elsewhere; f must hold those of the first {k} layers, g those of the others"
     require(halves == own, f"{case}: {why}")
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    reached = torch.autograd.grad(got.sum(), parameters, allow_unused=True) if got.requires_grad else [None]
+    why = "the gradient of g(f(x)) does not reach all parameters; is something detached between f and g?"
+    require(all(gradient is not None for gradient in reached), f"{case}: {why}")
 
 
 class _Two(nn.Module):
@@ -124,17 +128,32 @@ def _swap_head(answer):
         got = tuple(new(x).shape)
         require(got == (11, k), f"{old_k} -> {k} classes: 11 inputs give logits {got}; expected {(11, k)}")
         require(all(p.requires_grad for p in new.head.parameters()), "the new head is frozen; it has to learn")
+        held = {id(p) for p in head.parameters()}
+        require(not any(id(p) in held for p in new.head.parameters()), "the new head holds the old one's weights")
+        copied = any(p.shape == q.shape and torch.equal(p, q) for p in new.head.parameters() for q in head.parameters())
+        require(not copied, "the new head is a copy of the old one; make a new one, also for as many classes")
+        _is_linear(new.head, backbone(x).detach())
         why = "the old weights changed, or whether they are trained; leave f and the old head alone"
         same = all(torch.equal(a, state[name]) for name, a in model.state_dict().items())
         require(same and flags == [p.requires_grad for p in model.parameters()], why)
 
 
-WORK_CASES = (  # c_in, c_out, k, side, stride, padding, groups
+def _is_linear(head, z):
+    """A linear head, with or without bias: what z adds doubles with z"""
+    with torch.no_grad():
+        once, twice, bias = head(z), head(2 * z), head(torch.zeros_like(z))
+    why = "the new head is not linear: no activation and no softmax belongs in it"
+    require(torch.allclose(twice - bias, 2 * (once - bias), atol=1e-5), why)
+
+
+WORK_CASES = (  # c_in, c_out, k, side, stride, padding, groups; the first tells all mistakes apart
+    (6, 9, 3, 16, 4, 6, 3),
     (3, 7, 3, 11, 1, 0, 1),
     (2, 5, 3, 13, 2, 1, 1),
     (6, 9, 5, 17, 3, 2, 3),
     (7, 7, 3, 13, 1, 1, 7),
     (3, 64, 3, 224, 2, 0, 1),
+    (4, 6, 3, 16, 4, 1, 2),
 )
 
 
@@ -159,10 +178,28 @@ def _convolution_work(answer):
                 "this uses the side of the input; the filter is applied once a place of the output",
             ),
             (want + c_out * out**2, "this counts the bias; that is an addition without a multiplication"),
+            (want / c_out, "this counts one map of the output; there are c_out"),
         ]
+        for side_of_output, why in _other_sides(k, side, stride, padding):
+            known.append((want / out**2 * side_of_output**2, why))
+        known = [(value, why) for value, why in known if value != want]
         tolerance = 0.2 / want  # whole numbers: any difference counts
         got = answer(*case)
         expect(named, got, want, tolerance=tolerance, known=known if want > 0 else ())
+
+
+def _other_sides(k, side, stride, padding):
+    """Sides of the output that typical mistakes give, and the mistakes"""
+    fits = side + 2 * padding - k
+    return [
+        ((side + padding - k) // stride + 1, "the padding lies on both sides: 2p"),
+        ((side - k) // stride + 1, "the padding is missing"),
+        (fits // stride, "the + 1 is missing: the filter fits once even where nothing is left to move"),
+        (fits + 1, "the stride is missing"),
+        (fits / stride + 1, "⌊ ⌋ is missing: round down to whole places"),
+        (-(-fits // stride) + 1, "this rounds up; ⌊ ⌋ rounds down"),
+        (round(fits / stride) + 1, "this rounds to the nearest; ⌊ ⌋ rounds down"),
+    ]
 
 
 class _Moody(nn.Module):
@@ -171,10 +208,10 @@ class _Moody(nn.Module):
     def __init__(self):
         super().__init__()
         self.first, self.norm = nn.Linear(5, 7), nn.BatchNorm1d(7)
-        self.drop, self.frozen = nn.Dropout(0.5), nn.BatchNorm1d(7)
+        self.block = nn.Sequential(nn.Dropout(0.5), nn.Sequential(nn.BatchNorm1d(7)))
 
     def forward(self, x):
-        return self.frozen(self.drop(self.norm(self.first(x))))
+        return self.block(self.norm(self.first(x)))
 
 
 @checker("02.features")
@@ -187,7 +224,7 @@ def _features(answer):
     for modes in ("some modules in training mode, one in eval mode", "all in eval mode", "all in training mode"):
         f.train(modes != "all in eval mode")
         if modes.startswith("some"):
-            f.frozen.eval()
+            f.block[1].eval()
         _leaves_no_trace(answer, f, x, want, f"f with {modes}")
 
 
@@ -203,7 +240,10 @@ def _leaves_no_trace(answer, f, x, want, case):
     require(not isinstance(got, torch.Tensor) or not got.requires_grad, f"{case}: {why}")
     after = [m.training for m in f.modules()]
     if after != modes:
-        why = "f was left in eval mode" if not any(after) else "f.train() puts every module into training mode"
+        i = next(i for i, mode in enumerate(after) if mode != modes[i])
+        name = [name for name, _ in f.named_modules()][i] or "f itself"
+        now, then = (f"{'train' if m[i] else 'eval'} mode" for m in (after, modes))
+        why = "f was left in eval mode" if not any(after) else f"{name} is in {now} now, it was in {then}"
         raise Wrong(f"{case}: {why}; give each module the mode it had")
     why = "parameters were frozen on the way; torch.no_grad() needs no requires_grad_(False)"
     require(flags == [p.requires_grad for p in f.parameters()], f"{case}: {why}")

@@ -15,7 +15,7 @@ def _draw(*shape, seed=0):
 @checker("03.cosine_gradient")
 def _cosine_gradient(answer):
     """z (D,), mu (D,) of length 1 -> gradient (D,) of 1 - cos(z, mu) with respect to z"""
-    for D, seed, size in ((3, 0, 2.0), (7, 1, 0.1), (11, 2, 50.0)):
+    for D, seed, size in ((3, 0, 2.0), (7, 1, 0.1), (11, 2, 50.0), (5, 3, -2.0), (5, 3, 2.0)):
         z, mu = size * _draw(D, seed=seed), F.normalize(_draw(D, seed=seed + 10), dim=0)
         unit, length = z / z.norm(), z.norm()
         cosine = unit @ mu
@@ -27,9 +27,17 @@ def _cosine_gradient(answer):
             (-mu, "this is the gradient of 1 - z·mu; the cosine also divides by the length of z"),
             ((cosine * z - mu) / length, "in cos θ · ẑ the vector is the unit vector ẑ, not z"),
             (want / length, "this divides by the length of z twice"),
+            ((mu - cosine * unit) / length**2, "this points downhill, and divides by the length of z twice"),
+            ((cosine.abs() * unit - mu) / length, "a negative cosine keeps its sign"),
+            ((cosine.relu() * unit - mu) / length, "a negative cosine is not 0"),
         ]
         got = answer(z.clone(), mu.clone())
         expect(f"z of {D} numbers and length {length:.3g}", got, want, known=known)
+    for degrees in range(0, 360, 20):
+        angle, mu = math.radians(degrees + 10), torch.tensor([math.cos(0.5), math.sin(0.5)])
+        z = 3 * torch.tensor([math.cos(0.5 + angle), math.sin(0.5 + angle)])
+        want = math.sin(angle) / 3 * torch.tensor([-math.sin(0.5 + angle), math.cos(0.5 + angle)])
+        expect(f"z at {degrees + 10}° to mu", answer(z.clone(), mu.clone()), want, tolerance=1e-4)
 
 
 @checker("03.no_collapse")
@@ -42,6 +50,7 @@ def _no_collapse(answer):
     order = torch.tensor([2, 0, 1])
     turned = answer(z0, order.argsort()[y], prototypes0[order])
     expect("classes renamed, prototypes with them: the loss", turned, value)
+    _has_a_bottom(answer, z0, y, prototypes0)
     W = torch.tensor([[0.5, 0.1, 2.0], [0.1, 0.5, 0.3]], dtype=torch.float64, requires_grad=True)
     prototypes = _draw(3, 2, seed=1).requires_grad_()
     optimizer = torch.optim.SGD([W, prototypes], lr=0.1, momentum=0.9)
@@ -52,7 +61,25 @@ def _no_collapse(answer):
             raise Wrong("the loss has no gradient; compute it from z and prototypes without detach or item")
         loss.backward()
         optimizer.step()
+    moved = prototypes.grad is not None and not torch.equal(prototypes.detach(), _draw(3, 2, seed=1))
+    require(moved, "no gradient reaches the prototypes; they are to learn too, so do not detach them")
     _judge_training(x @ W.T.detach(), y, prototypes.detach())
+
+
+def _has_a_bottom(answer, z, y, drawn):
+    """No loss may fall without end when features or prototypes only grow longer, or run away from each other"""
+    corners = torch.tensor([[1.0, 0.0], [-0.5, 0.87], [-0.5, -0.87]], dtype=torch.float64)
+    only_one = torch.tensor([[1.0], [0.0], [0.0]], dtype=torch.float64)
+    why = "this loss has no bottom: it falls for ever as {} grow longer. Compare directions, or stop at a margin"
+    for prototypes in (drawn, corners):
+        for what, grown_z, grown in (
+            ("prototypes", 0, 1),
+            ("prototypes", 0, only_one),
+            ("features", 1, 0),
+            ("they", 1, 1),
+        ):
+            near, far = (float(answer(z * (1 + s * grown_z), y, prototypes * (1 + s * grown))) for s in (1e3, 1e8))
+            require(not far < near - 5, why.format(what))
 
 
 def _judge_training(z, y, prototypes):
@@ -91,7 +118,7 @@ def _simplex(answer):
 @checker("03.normface_bound")
 def _normface_bound(answer):
     """K classes, scale s -> the lowest cross-entropy that cosines times s can reach"""
-    for K, s in ((2, 1.0), (7, 1.0), (5, 4.0), (3, 16.0)):
+    for K, s in ((5, 4.0), (7, 1.5), (2, 1.0), (3, 16.0), (13, 1.0)):  # the first tells all mistakes apart
         rows = torch.cat([torch.eye(K, dtype=torch.float64)]) - 1 / K
         rows = F.normalize(rows, dim=1)  # the best there is: every feature on its corner of the simplex
         want = F.cross_entropy(s * rows @ rows.T, torch.arange(K)).item()
@@ -102,9 +129,26 @@ def _normface_bound(answer):
             (math.log(K), "this is the loss when all scores are equal; the bound is what remains at best"),
             (math.log(1 + math.exp(-s * K / (K - 1))), "there are K - 1 other classes in the sum, not one"),
             (want / math.log(2), "this is in bits; nats use the natural logarithm"),
+            (want / math.log(10), "this is the logarithm to base 10; nats use the natural logarithm"),
+            (-want, "the sign is turned; the loss is minus the logarithm of a probability"),
+            (math.expm1(want), "the logarithm is missing"),
+            (want + s, "this is the logarithm of the sum below the fraction line; take off the own score, s · 1"),
+            (_bound(K, s * K / (K - 1)), "there are K - 1 other classes in the sum, not K"),
+            (_bound(K - 1, s / (K - 1)), "the power is the *difference* of the two scores; the own score is missing"),
+            (_bound(K - 1, s * (K - 2) / (K - 1)), "the power is the *difference* of the two scores, not their sum"),
+            (_bound(K - 1, s * (K - 1) / K), "the fraction is upside down: 1 + 1/(K-1) = K/(K-1)"),
+            (_bound(K - 1, K / (K - 1)), "the scale s is missing"),
+            (_bound(K - 1, K / (K - 1) / s), "the cosines are multiplied by s, not divided"),
+            (
+                _bound(K - 1, -s * K / (K - 1)),
+                "the sign of the power is turned: the others score less than the own class",
+            ),
         ]
-        got = answer(K, s)
-        expect(f"K={K}, s={s:g}", got, want, tolerance=1e-5, known=known[1:] if K == 2 and s > 8 else known)
+        expect(f"K={K}, s={s:g}", answer(K, s), want, tolerance=1e-5, known=known if (K, s) == (5, 4.0) else ())
+
+
+def _bound(others, difference):
+    return math.log(1 + others * math.exp(-difference))
 
 
 @checker("03.contrastive")
@@ -129,6 +173,22 @@ def _contrastive(answer):
             (_pairs(z, y, temperature, summed=True), "divide by the number of positives of each anchor"),
         ]
         expect(named, answer(z.clone(), y.clone(), temperature), want, known=known)
+        _passes_the_gradient_on(answer, z, y, temperature)
+
+
+def _passes_the_gradient_on(answer, z, y, temperature):
+    """A tensor must carry the gradient of the loss to z; a plain number cannot, and is let pass"""
+    leaf, own = z.clone().requires_grad_(), z.clone().requires_grad_()
+    try:
+        loss = answer(leaf, y.clone(), temperature)
+    except RuntimeError:  # numpy() of what requires a gradient
+        return
+    if isinstance(loss, torch.Tensor):
+        require(loss.requires_grad, "the loss moves nothing: compute it from z without detach, item or no_grad")
+        (got,) = torch.autograd.grad(loss, leaf, allow_unused=True)
+        (want,) = torch.autograd.grad(_pairs(own, y, temperature), own)
+        why = "the value is right, its gradient is not: is a part of it detached? First entry that differs"
+        expect(why, torch.zeros_like(want) if got is None else got, want, tolerance=1e-4)
 
 
 def _pairs(z, y, temperature, *, anchors=None, itself=False, normalise=True, inside=False, summed=False):

@@ -101,13 +101,15 @@ SCRIPTS = dict(zip(QUESTIONS, (_script_a, _script_b, _script_c, _script_d, _scri
 @checker("05.geometric_groups")
 def _geometric_groups(answer):
     """parts (the input's first), lr, factor -> groups: the top learns at lr, each part below at 1 / factor of it"""
-    for n, lr, factor, frozen in ((3, 0.1, 2.0, None), (5, 0.03, 2.6, None), (4, 0.1, 3.0, 1)):
-        parts = [nn.Linear(2 + i, 3) for i in range(n)]
+    cases = ((5, 0.03, 2.6, None), (3, 0.1, 2.0, None), (4, 0.1, 3.0, 1), (3, 0.2, 2.0, 0), (3, 0.2, 5.0, 2))
+    for n, lr, factor, frozen in cases:
+        parts = [nn.Linear(2 + i, 3) for i in range(n - 1)] + [nn.Sequential(nn.Linear(3, 5), nn.Linear(5, 2))]
+        parts[n - 2].bias.requires_grad_(False)  # a part of which something learns
         if frozen is not None:
             parts[frozen].requires_grad_(False)
         groups = answer(list(parts), lr, factor)
         what = f"{n} parts, lr {lr}, factor {factor}" + ("" if frozen is None else f", part {frozen} frozen")
-        found = _rates_found(groups, parts, frozen, what)
+        found = _rates_found(groups, parts, what)
         l = torch.arange(n, dtype=torch.float64)  # noqa: E741  as in the formula
         want = lr / factor ** (n - 1 - l)
         known = [
@@ -117,30 +119,42 @@ def _geometric_groups(answer):
             (lr / (1 + factor * (n - 1 - l)), "the rates fall by a difference, not by a factor"),
             (lr / factor * (n - 1 - l).clamp(min=1 / factor), "the rates fall by a difference, not by a factor"),
             (lr + 0 * l, "all parts have one rate"),
+            (lr / factor ** (n - 1 - l).clamp(max=1), "divide again for each level further down"),
+            (lr / (n - l), "the rates fall by the factor, not with the number of the level"),
         ]
         shown = [i for i in range(n) if i != frozen]
+        if frozen is not None:
+            levels = torch.tensor([sum(j > i for j in shown) for i in range(n)])
+            known.append((lr / factor**levels, "a frozen part counts as a level too"))
+        known = [(values, mistake) for values, mistake in known if not torch.equal(values[shown], want[shown])]
         expect(f"rates from the input up, {what}", found[shown], want[shown],
                known=[(values[shown], mistake) for values, mistake in known])  # fmt: skip
 
 
-def _rates_found(groups, parts, frozen, what):
-    """-> rate (n,) of each part's parameters in the optimizer; Wrong when one is missing or held twice"""
+def _rates_found(groups, parts, what):
+    """-> rate (n,) of each part's parameters in the optimizer, nan where all are frozen; Wrong when one is missing or
+    held twice
+    """
     require(isinstance(groups, list | tuple) and all(isinstance(g, dict) for g in groups),
             f"{what}: got a {type(groups).__name__}, expected a list of dicts with 'params' and 'lr'")  # fmt: skip
     rate = {}
     for group in groups:
         require("lr" in group and "params" in group, f"{what}: a group has {sorted(group)}, expected 'params' and 'lr'")
-        params = group["params"]
-        for p in [params] if isinstance(params, torch.Tensor) else list(params):
+        params = [group["params"]] if isinstance(group["params"], torch.Tensor) else list(group["params"])
+        require(params, f"{what}: a group has no parameters; append none for a part that is frozen")
+        for p in params:
+            require(isinstance(p, torch.Tensor), f"{what}: 'params' holds a {type(p).__name__}, expected parameters")
             require(id(p) not in rate, f"{what}: a parameter is in two groups")
             rate[id(p)] = float(group["lr"])
-    if frozen is not None:
-        held = any(id(p) in rate for p in parts[frozen].parameters())
-        require(not held, f"{what}: the optimizer holds a frozen part; leave out what requires no gradient")
+    found = []
     for i, part in enumerate(parts):
-        if i != frozen:
-            require(all(id(p) in rate for p in part.parameters()), f"{what}: part {i} has parameters in no group")
-    return torch.tensor([rate.get(id(part.weight), float("nan")) for part in parts], dtype=torch.float64)
+        held = any(id(p) in rate for p in part.parameters() if not p.requires_grad)
+        require(not held, f"{what}: the optimizer holds a frozen parameter; leave out what requires no gradient")
+        rates = {rate.get(id(p)) for p in part.parameters() if p.requires_grad}
+        require(None not in rates, f"{what}: part {i} has parameters in no group")
+        require(len(rates) < 2, f"{what}: part {i} has several rates, {rates}; one part learns at one rate")
+        found.append(*rates or {float("nan")})
+    return torch.tensor(found, dtype=torch.float64)
 
 
 @checker("05.interpolate")
@@ -170,6 +184,7 @@ def _expect_between(name, got, start, end, a):
         (a * start.double() + (1 - a) * end.double(), "a and 1 − a are exchanged: a = 0 is the start θ0"),
         (start.double() + a * end.double(), "θ0 counts whole: multiply it by 1 − a"),
         (start, "this is θ0, whatever a"),
+        ((start.double() + end.double()) / 2, "this is half way, whatever a"),
     ]
     expect(f"{name} at a = {a}", got, (1 - a) * start.double() + a * end.double(), known=known)
     require(isinstance(got, torch.Tensor), f"{name} is a {type(got).__name__}; a model loads tensors")
@@ -194,10 +209,11 @@ def _a_state(seed, batches):
 @checker("05.merge")
 def _merge(answer):
     """W (C_out, C_in, kh, kw), A (r, C_in, kh, kw), B (C_out, r, 1, 1), alpha -> W + α/r B A, a new kernel"""
-    for (out, into, side, rank), alpha in (((5, 3, 2, 2), 6.0), ((2, 7, 3, 3), 1.0), ((3, 2, 1, 1), 2.0)):
+    cases = (((5, 3, 2, 3, 2), 6.0), ((2, 7, 3, 3, 3), 1.0), ((3, 2, 1, 1, 1), 2.0), ((2, 3, 5, 1, 7), 3.0))
+    for (out, into, high, wide, rank), alpha in cases:
         draw = torch.Generator().manual_seed(out)
-        W = torch.randn(out, into, side, side, generator=draw)
-        A = torch.randn(rank, into, side, side, generator=draw)
+        W = torch.randn(out, into, high, wide, generator=draw)
+        A = torch.randn(rank, into, high, wide, generator=draw)
         B = torch.randn(out, rank, 1, 1, generator=draw)
         kept = W.clone()
         got = answer(W, A.clone(), B.clone(), alpha)
@@ -208,6 +224,10 @@ def _merge(answer):
             (kept + rank / alpha * BA, "the scale is α / r, not r / α"),
             (alpha / rank * BA, "this is ΔW alone: add W"),
             (kept - alpha / rank * BA, "ΔW is added, not taken away"),
+            (kept + alpha * rank * BA, "the scale is α / r, not α · r"),
+            (kept + alpha / into * BA, "r is the number of rows of A, not its C_in"),
+            (kept + alpha / out * BA, "r is the number of rows of A, not C_out"),
+            (kept + alpha / rank**0.5 * BA, "the scale is α / r, not α / √r"),
         ]
         what = f"a kernel {tuple(W.shape)}, rank {rank}, alpha {alpha:g}"
         expect(what, got, kept.double() + alpha / rank * BA, tolerance=1e-4, known=known)

@@ -11,7 +11,7 @@ from sftlib.checks import Wrong, checker, expect, numeric, require
 @checker("06.shards")
 def _shards(answer):
     """gradients of the shards' mean losses, their sizes -> the gradient of the mean loss of the whole batch"""
-    for sizes, seed in (((4, 3), 0), ((5, 1, 2), 1), ((3, 3), 2), ((4, 0, 3), 3)):
+    for sizes, seed in (((4, 3), 0), ((5, 1, 2), 1), ((3, 3), 2), ((4, 0, 3), 3), ((0, 0, 5, 0), 4), ((7,), 5)):
         gradients, want = _gradients(sizes, seed)
         full = [g for g, n in zip(gradients, sizes, strict=True) if n]
         known = [
@@ -125,18 +125,20 @@ def _waits(answer):
 @checker("06.pays_after")
 def _pays_after(answer):
     """seconds to compile, seconds a step without and with -> the first step at which compiling took less in all"""
-    for T, a, b in ((7.0, 0.75, 0.125), (19.0, 0.5, 0.25), (30.0, 0.25, 0.125), (5.0, 1.0, 0.375)):
+    cases = ((7.0, 0.75, 0.125), (19.0, 0.5, 0.25), (30.0, 0.25, 0.125), (5.0, 1.0, 0.375), (8.0, 1.0, 0.375))
+    for T, a, b in (*cases, (3.0, 100.0, 99.5), (0.25, 1.0, 0.5), (0.0, 1.0, 0.5)):
         first = next(n for n in range(1, 10_000) if T + n * b < n * a)
         known = [
             (first - 1, "after so many steps they are level, or compiling is still behind; less is asked for"),
-            (T / (a - b), "the number of steps must be whole"),
+            *([(T / (a - b), "the number of steps must be whole")] if T % (a - b) else []),
+            (first + 1, "this is one step too many"),
             (math.ceil(T / a), "this is when the waiting is worked off; a compiled step takes time as well"),
             (T / a, "this is when the waiting is worked off; a compiled step takes time as well"),
         ]
         what = f"{T:g} s to compile, {a:g} s a step without, {b:g} s with"
-        expect(what, answer(T, a, b), first, known=known)
-    for a, b in ((0.5, 0.5), (0.25, 0.5)):
-        got = answer(3.0, a, b)
+        expect(what, answer(T, a, b), first, tolerance=1e-6, known=known)
+    for T, a, b in ((3.0, 0.5, 0.5), (3.0, 0.25, 0.5), (0.0, 0.5, 0.75), (0.0, 0.5, 0.5)):
+        got = answer(T, a, b)
         got = numeric("steps", got)
         require(got.ndim == 0 and got == math.inf, f"{a:g} s a step without, {b:g} s with: it never pays; "
                 f"got {got:g}, expected math.inf")  # fmt: skip

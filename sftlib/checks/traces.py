@@ -26,7 +26,7 @@ def _record(value, place: str, state: State) -> None:
         state[place] = ("tensor", value.detach().clone(), value.requires_grad, _copied(value.grad), _hooks(value))
     elif isinstance(value, nn.Module):
         for name, module in value.named_modules():
-            own = (*module.__dict__, *module._modules.values(), *module._parameters.values())
+            own = (*module.__dict__.values(), *module._modules.values(), *module._parameters.values())
             state[f"{place}.{name}".rstrip(".")] = ("module", module, own, module.training, _hooks(module))
         for name, t in (*value.named_parameters(), *value.named_buffers()):
             _record(t, f"{place}.{name}", state)
