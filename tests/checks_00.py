@@ -30,6 +30,7 @@ RIGHT = {
 }
 WRONG = {
     "00.accuracy": [
+        (lambda logits, y: (logits.argmax(0) == y).double().mean(), "dim=1 looks along"),
         (lambda logits, y: (logits == y).float().mean(), "raised"),
         (lambda logits, y: (logits.max(1).values == y).float().mean().item(), "compare the index of the largest logit"),
         (lambda logits, y: (logits.argmax(1) == y).sum() / logits.shape[1], "divides by the number of classes"),

@@ -131,6 +131,7 @@ RIGHT = {
 }
 WRONG = {
     "04.step": [
+        (lambda parameters, loss, lr: [p.data.sub_(lr * p.grad) for p in parameters], "fills it, and comes before"),
         (_accumulates, "old gradients were added"),
         (_climbs, "climbs"),
         (_ignores_rate, "leaves out the learning rate"),

@@ -2,7 +2,7 @@
 
 import torch
 
-from sftlib.checks import checker, expect, require
+from sftlib.checks import Wrong, checker, expect, require
 
 # N, K, seed: chosen so that the first tells all mistakes apart; N = K lets comparisons of the wrong things broadcast
 CASES = ((17, 5, 28), (7, 3, 1), (5, 5, 2), (1, 2, 3), (11, 2, 4))
@@ -15,7 +15,13 @@ def _accuracy(answer):
         logits, y = _case(n, k, seed)
         best = [max(range(k), key=row.__getitem__) for row in logits.tolist()]
         right = sum(b == label for b, label in zip(best, y.tolist(), strict=True))
-        got = answer(logits.clone(), y.clone())
+        try:
+            got = answer(logits.clone(), y.clone())
+        except RuntimeError as error:
+            if "size of tensor" not in str(error):
+                raise
+            why = "dim=1 looks along the classes of each row, dim=0 along the pictures"
+            raise Wrong(f"{n} labels do not fit what they are compared with: {why} ({error})") from None
         expect(f"{right} of {n} pictures right, {k} classes", got, right / n, known=_mistakes(logits, y, right))
     _does_not_depend_on_scale(answer)
     _keeps_large_and_close_apart(answer)
