@@ -30,8 +30,7 @@ RIGHT = {
 }
 WRONG = {
     "00.accuracy": [
-        (lambda logits, y: (logits.argmax(0) == y).double().mean(), "dim=1 looks along"),
-        (lambda logits, y: (logits == y).float().mean(), "raised"),
+        (lambda logits, y: (logits == y).float().mean(), "gives one class for each"),
         (lambda logits, y: (logits.max(1).values == y).float().mean().item(), "compare the index of the largest logit"),
         (lambda logits, y: (logits.argmax(1) == y).sum() / logits.shape[1], "divides by the number of classes"),
         (lambda logits, y: (logits.argmax(1) == y).sum() / logits.numel(), "divides by all logits"),
@@ -39,7 +38,7 @@ WRONG = {
         (lambda logits, y: 100 * (logits.argmax(1) == y).float().mean(), "percent"),
         (lambda logits, y: (logits.argmax(1) != y).float().mean(), "share of errors"),
         (lambda logits, y: (logits.argmin(1) == y).float().mean(), "smallest"),
-        (lambda logits, y: (logits.argmax(0) == y).float().mean(), "raised"),
+        (lambda logits, y: (logits.argmax(0) == y).float().mean(), "dim=0 looks along the pictures"),
         (lambda logits, y: (logits.argmax(1)[:, None] == y).float().mean(), "expected 0.6"),
         (lambda logits, y: (logits.argmax(1) == y).float(), "shape"),
         (lambda logits, y: ((logits.softmax(1).amax(1) > 0.5) & (logits.argmax(1) == y)).float().mean(), "one half"),

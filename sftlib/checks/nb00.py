@@ -20,8 +20,8 @@ def _accuracy(answer):
         except RuntimeError as error:
             if "size of tensor" not in str(error):
                 raise
-            why = "dim=1 looks along the classes of each row, dim=0 along the pictures"
-            raise Wrong(f"{n} labels do not fit what they are compared with: {why} ({error})") from None
+            why = "argmax(dim=1) gives one class for each; dim=0 looks along the pictures"
+            raise Wrong(f"the {n} labels are compared with something else than {n} classes: {why} ({error})") from None
         expect(f"{right} of {n} pictures right, {k} classes", got, right / n, known=_mistakes(logits, y, right))
     _does_not_depend_on_scale(answer)
     _keeps_large_and_close_apart(answer)
