@@ -654,7 +654,7 @@ def test_a_full_disk_is_said_in_plain_words_and_the_old_file_stays(room, tmp_pat
     assert all("does not take the file (File too large); what was there before is as it was" in line for line in lines)
     model = plain_model()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    assert load_checkpoint(tmp_path / "last.pt", model, optimizer).progress["batch"] == 1
+    assert load_checkpoint(tmp_path / "last.pt", model, optimizer, exact=False).progress["batch"] == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == ["backbone.pt", "head.pt", "last.pt"]
 
 
