@@ -86,7 +86,9 @@ def diagnose(
         _restore_modes(case)
         _compute(case, step, missing)
         if evaluate is not None:
+            _restore_modes(case)
             case.evaluation = record(evaluate, model, optimizer, times=1)
+    with kept(data=(train_loader, val_loader)):  # model and optimizer are as they were again; some checks draw examples
         return _checked(case, missing)
 
 

@@ -83,7 +83,11 @@ def pair(batch) -> tuple:
         y = batch.get("labels")
         return {name: value for name, value in batch.items() if name != "labels"}, y
     if isinstance(batch, (tuple, list)) and len(batch) >= 2:
-        return batch[0], batch[1]
+        x, y = batch[0], batch[1]
+        examples = isinstance(x, tuple) and isinstance(y, (tuple, list)) and len(x) == len(y)
+        if examples and all(isinstance(target, Mapping) for target in y):  # pictures and their boxes, by tuple(zip(…))
+            return list(x), list(y)
+        return x, y
     return (batch[0] if isinstance(batch, (tuple, list)) and batch else batch), None
 
 

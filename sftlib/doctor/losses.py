@@ -179,8 +179,7 @@ def learning_rate_changes_nothing(case: Case) -> Found:
         key: size for key, size in run.moved.items()
         if key in case.groups_of and key not in run.none | run.zero | run.bad
     }  # fmt: skip
-    rates = [float(group["lr"]) for group in case.optimizer.param_groups]
-    if moved and max(rates) > 0 and max(moved.values()) < NOTHING and not _in_half(case):
+    if moved and run.rate > 0 and max(moved.values()) < NOTHING and not _in_half(case):
         yield (
             f"lr={_rates(case)}",
             f"one step moves no weight by more than {max(moved.values()):.1g} of its length: "

@@ -96,7 +96,7 @@ def loss_parameters_not_in_optimizer(case: Case) -> Found:
     strangers = case.run.strangers.values() if case.run else ()
     missed += [
         f"{type(m).__name__}.{name}" for m in strangers for name, p in m.named_parameters(recurse=False)
-        if p.requires_grad and p.grad is not None and id(p) not in case.groups_of and not _known(case, p)
+        if id(p) in case.run.taught and p.requires_grad and id(p) not in case.groups_of and not _known(case, p)
     ]  # fmt: skip
     if missed:
         yield (

@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 from sftlib.doctor.look import pair
 
 MOST_RUNS, RISE, FAR = 10, 0.5, 10.0  # runs while the loss is above that of the start by so much of it
+LEAST = 0.01  # root mean square of a parameter that begins at 0
 CLIPS = ("_foreach_mul_", "mul_", "_foreach_clamp_", "clamp_", "_foreach_clamp_max_", "clamp_max_", "_foreach_div_")
 
 
@@ -30,12 +31,14 @@ class Run:
     called: dict[int, int] = field(default_factory=dict)  # module -> when first
     modes: dict[int, bool] = field(default_factory=dict)  # module -> training, when called last
     strangers: dict[int, nn.Module] = field(default_factory=dict)  # modules called that are no part of the model
+    taught: set[int] = field(default_factory=set)  # parameters of these that got a gradient
+    rate: float = 0.0  # the largest, at the first step
     with_gradient: bool = False  # some module ran with gradients on
     none: set[int] = field(default_factory=set)  # parameters without a gradient when the optimizer stepped
     zero: set[int] = field(default_factory=set)
     bad: set[int] = field(default_factory=set)  # not finite
     left_over: bool = False  # the second run began its gradients with those of the first
-    moved: dict[int, float] = field(default_factory=dict)  # parameter -> length of its update / its length
+    moved: dict[int, float] = field(default_factory=dict)  # parameter -> length of its update / its length, see LEAST
     stuck: dict[int, float] = field(default_factory=dict)  # share of its numbers with a gradient that did not change
     error: str = ""
 
@@ -115,6 +118,7 @@ def record(step: Callable[[], object], model: nn.Module, optimizer, *, times: in
                 break
             if i == 0 and "step" not in run.events:
                 _see_gradients(run, parameters)
+    run.taught = {id(p) for m in run.strangers.values() for p in m.parameters() if p.grad is not None}
     return run
 
 
@@ -197,6 +201,7 @@ def _watched_optimizer(run: Run, optimizer, calls: _Calls, before: list[Tensor])
         calls.stepping = True
         if "step" not in run.events:
             _see_gradients(run, calls.parameters)
+            run.rate = max(float(group["lr"]) for group in optimizer.param_groups)
         run.events.append("step")
 
     def end(*_) -> None:
@@ -227,7 +232,8 @@ def _values(t: Tensor) -> Tensor:
 @torch.no_grad()
 def _see_updates(run: Run, parameters: list[Tensor], before: list[Tensor]) -> None:
     for p, old in zip(parameters, before, strict=True):
-        run.moved[id(p)] = float((p - old).float().norm() / old.float().norm().clamp(min=1e-12))
+        length = max(float(old.float().norm()), LEAST * old.numel() ** 0.5)
+        run.moved[id(p)] = float((p - old).float().norm()) / length
         if p.grad is not None and not p.grad.is_sparse and (pushed := p.grad != 0).any():
             run.stuck[id(p)] = float((p == old)[pushed].float().mean())
 

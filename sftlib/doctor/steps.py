@@ -68,13 +68,14 @@ def gradients_accumulate(case: Case) -> Found:
 
 def optimizer_never_steps(case: Case) -> Found:
     """The step ends without an update"""
-    if "step" not in case.run.events and "scaler.step" not in case.run.events and not case.run.error:
+    run = case.run
+    if "step" not in run.events and "scaler.step" not in run.events and not run.error:
         yield (
             "the step",
-            "never calls step() of this optimizer (two calls were watched): nothing moves, unless it "
-            "gathers gradients over more",
+            "did not call step() of this optimizer in the two calls that were watched: nothing moves, unless it gathers "
+            "gradients over more",
             "optimizer.step() after backward",
-            "likely",
+            "note" if run.left_over else "likely",
         )
 
 
