@@ -114,6 +114,65 @@ def test_the_courses_own_step_is_sound(name):
     assert found.mistakes == [] and found.looked_at > 60, found
 
 
+class Maps(nn.Module):
+    """Outputs in a dict, as torchvision's segmenters give them"""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Conv2d(3, 5, 1)
+
+    def forward(self, x):
+        return {"out": self.layer(x)}
+
+
+@pytest.mark.parametrize("task_loss", [F.cross_entropy, lambda output, y: F.cross_entropy(output["out"], y), None])
+def test_a_loss_takes_outputs_in_a_dict_or_the_scores_in_it(task_loss):
+    model = Maps()
+    batches = [(torch.randn(4, 3, 7, 11), torch.randint(5, (4, 7, 11)))] * 2
+    found = diagnose(model, SGD(model.parameters(), lr=0.1), train_loader=batches, task_loss=task_loss)
+    assert found.mistakes == [] and not any("a step:" in words for words in found.not_looked_at), found
+
+
+def test_pictures_and_boxes_by_zip_are_counted_as_examples():
+    class Boxes(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(3, 2)
+
+        def forward(self, images, targets=None):
+            means = torch.stack([self.layer(image.mean((1, 2))) for image in images])
+            return {"box": means.pow(2).mean()} if self.training else means
+
+    model = Boxes()
+    data = [(torch.rand(3, 7 + i, 11), {"boxes": torch.rand(i, 4)}) for i in range(13)]
+    batches = torch.utils.data.DataLoader(data, batch_size=5, collate_fn=lambda some: tuple(zip(*some, strict=True)))
+    found = diagnose(model, SGD(model.parameters(), lr=0.1), train_loader=batches)
+    assert found.mistakes == [] and not any("a step:" in words for words in found.not_looked_at), found
+
+
+def test_a_schedule_that_begins_at_0_and_gathered_gradients_are_notes():
+    model, x, y = nn.Linear(3, 2), torch.randn(5, 3), torch.tensor([0, 1, 0, 1, 0])
+    optimizer, calls = SGD(model.parameters(), lr=0.1), []
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: epoch / 10)
+
+    def step():
+        optimizer.zero_grad()
+        F.cross_entropy(model(x), y).backward()
+        optimizer.step()
+        schedule.step()
+
+    def gathering():
+        F.cross_entropy(model(x), y).backward()
+        calls.append(0)
+        if len(calls) % 4 == 0:
+            optimizer.step()
+            optimizer.zero_grad()
+
+    warm, gathered = diagnose(model, optimizer, step=step), diagnose(model, optimizer, step=gathering)
+    assert warm.mistakes == [] and "rate_is_no_rate" in warm.codes and optimizer.param_groups[0]["lr"] == 0
+    assert gathered.mistakes == [] and "optimizer_never_steps" in gathered.codes and calls == []
+
+
 # --------------------------------------------------------------------------------------------------- real pictures
 
 

@@ -106,8 +106,8 @@ def _checked(case: Case, missing: list[str]) -> Findings:
         for check in checks:
             looked_at += 1
             found += [Finding(check.__name__, *what) for what in check(case)]
-    if case.train is not None and pictures.pictures_of(case) is not None and pictures.own_preprocessing(case) is None:
-        missing.append("preprocessing against the weights' own, which is not known: pass preprocess=")
+    if case.train is not None and (words := pictures.not_compared(case)):
+        missing.append(words)
     return Findings(found, looked_at=looked_at, not_looked_at=missing)
 
 

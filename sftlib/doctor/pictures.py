@@ -129,6 +129,18 @@ def picture_size(case: Case) -> Found:
     )
 
 
+def not_compared(case: Case) -> str:
+    """What could not be told of the preprocessing, and why; empty where nothing is left out"""
+    x, own = pictures_of(case), own_preprocessing(case)
+    if x is None:
+        return ""
+    if own is None:
+        return "preprocessing against the weights' own, which is not known: pass preprocess="
+    if not (_fits(x, own) or any(_fits(x, Own(*values)) for values in OTHERS.values())):
+        return "mean and deviation of the pixels, which are no whole numbers (resized or coloured as fractions)"
+    return ""
+
+
 def _fits(x: Tensor, own: Own) -> bool:
     """Whether (x · std + mean) · scale are pixels: whole numbers from 0 to 255"""
     p = (x[:8].double() * _column(own.std) + _column(own.mean)) * own.scale

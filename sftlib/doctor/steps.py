@@ -72,8 +72,8 @@ def optimizer_never_steps(case: Case) -> Found:
     if "step" not in run.events and "scaler.step" not in run.events and not run.error:
         yield (
             "the step",
-            "did not call step() of this optimizer in the two calls that were watched: nothing moves, unless it gathers "
-            "gradients over more",
+            "did not call step() of this optimizer in the two calls that were watched: nothing moves, unless it "
+            "gathers gradients over more",
             "optimizer.step() after backward",
             "note" if run.left_over else "likely",
         )

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sftlib.batches import each, to
+from sftlib.batches import to
 from sftlib.doctor.look import pair
 from sftlib.runtime import device_of
 
@@ -50,7 +50,7 @@ def loss_of(model: nn.Module, batch, task_loss: Callable | None, feature_loss: C
         return of_task + feature_loss(z, y)
     output = forward(model, batch)
     if task_loss is not None:
-        return task_loss(output if isinstance(output, Tensor) or scores(output) is None else _given(output), y)
+        return _told(task_loss, output, y)
     return own_loss(output, y)
 
 
@@ -67,11 +67,11 @@ def own_loss(output, y) -> Tensor:
     return F.cross_entropy(logits, y.long())
 
 
-def _given(output):
-    """An output as a task loss takes it: of one with a field of scores these, else as it is"""
-    return scores(output) if isinstance(output, Mapping) or hasattr(output, "logits") else output
-
-
-def detached(nest):
-    """The same nest without its graph"""
-    return each(Tensor.detach, nest)
+def _told(task_loss: Callable, output, y) -> Tensor:
+    """The task loss of an output as the model gives it; of one that it cannot take, of the scores in it"""
+    try:
+        return task_loss(output, y)
+    except (TypeError, AttributeError):
+        if isinstance(output, Tensor) or scores(output) is None:
+            raise
+        return task_loss(scores(output), y)
