@@ -261,6 +261,9 @@ def test_bad_input_is_refused_with_words():
         diagnose([model], optimizer)
     with pytest.raises(ValueError, match="expected a torch.optim.Optimizer"):
         diagnose(model, model.parameters())
+    lazy = nn.LazyLinear(3)
+    with pytest.raises(ValueError, match="give it one batch before"):
+        diagnose(lazy, optimizer)
     with pytest.raises(ValueError, match="expected a function"):
         diagnose(model, optimizer, step=3)
     with pytest.raises(ValueError, match="without a train_loader"):

@@ -177,6 +177,20 @@ def test_a_step_that_replaces_parts_and_fails_is_put_back():
     assert "step_fails" in found.codes and everything(given) == before
 
 
+def test_an_interrupt_within_a_step_leaves_nothing_behind():
+    model, x = nn.Linear(3, 2), torch.randn(5, 3)
+    given = {"model": model, "optimizer": SGD(model.parameters(), lr=0.1)}
+
+    def step():
+        model(x).sum().backward()
+        raise KeyboardInterrupt
+
+    before = everything(given)
+    with pytest.raises(KeyboardInterrupt):
+        diagnose(**given, step=step)
+    assert everything(given) == before
+
+
 def test_the_walk_ends_in_a_circle_and_puts_containers_back():
     class Holder:
         __slots__ = ("value", "me")

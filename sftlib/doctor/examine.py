@@ -88,7 +88,10 @@ def diagnose(
         if evaluate is not None:
             _restore_modes(case)
             case.evaluation = record(evaluate, model, optimizer, times=1)
-    with kept(data=(train_loader, val_loader)):  # model and optimizer are as they were again; some checks draw examples
+    with (
+        kept(data=(train_loader, val_loader)),
+        torch.no_grad(),
+    ):  # model and optimizer are as they were again; some checks draw examples
         return _checked(case, missing)
 
 
@@ -185,6 +188,8 @@ def _part(model: nn.Module, name: str) -> nn.Module | None:
 def _require(model, optimizer, step, evaluate, *functions) -> None:
     if not isinstance(model, nn.Module):
         raise ValueError(f"got a {type(model).__name__} as model; expected a torch.nn.Module")
+    if any(isinstance(p, nn.parameter.UninitializedParameter) for p in model.parameters()):
+        raise ValueError("got a model with lazy parameters; expected known shapes: give it one batch before")
     if not isinstance(optimizer, Optimizer):
         raise ValueError(f"got a {type(optimizer).__name__} as optimizer; expected a torch.optim.Optimizer")
     for f in (step, evaluate, *functions):
