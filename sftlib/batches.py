@@ -116,6 +116,8 @@ def _with_tensors(nest, name: str, module: nn.Module):
     remedy = f"one tensor or array of numbers, its first axis the examples, such as torch.tensor({name})"
     if "str" in kind or "<U" in kind or "object" in kind:
         remedy = "a whole number 0 … K − 1 in place of each text"
+        if name == "x":
+            remedy = "tokens: nest_loader(split, lambda batch, _: (backbone.preprocess(batch[0]), batch[1]))"
     raise ValueError(f"got {name} as {kind}; expected {remedy}")
 
 
@@ -126,16 +128,16 @@ def _long(t: Tensor) -> Tensor:
 
 @contextlib.contextmanager
 def explained(x):
-    """Within, an error that comes of x being a tensor of whole numbers says so."""
+    """Within, an error that comes of the number format of x says so."""
     try:
         yield
     except (RuntimeError, TypeError) as error:
-        whole = isinstance(x, Tensor) and not x.is_floating_point()
-        if not whole or not any(words in str(error) for words in ("type", "not implemented for")):
+        unusual = isinstance(x, Tensor) and x.dtype not in (torch.float32, torch.bfloat16, torch.float16)
+        if not unusual or not any(words in str(error) for words in ("type", "not implemented for")):
             raise
         raise ValueError(
-            f"got x of {x.dtype}, which the model does not take ({str(error).splitlines()[0]}); expected floating "
-            "point: give the loader the backbone's preprocess, or x.float() / 255"
+            f"got x of {x.dtype}, which the model does not take ({str(error).splitlines()[0]}); expected its own "
+            "floating point: x.float(), for pictures the backbone's preprocess, or x.float() / 255"
         ) from error
 
 

@@ -166,3 +166,35 @@ def test_two_workers_are_one_process(of_workers, name):
         for key, value in alone[part].items():
             assert first[part][key] == pytest.approx(value, rel=close, abs=close / 10), (part, key)
     torch.testing.assert_close(first["state"], alone["state"], rtol=close, atol=close / 100)
+
+
+def test_a_detector_says_what_it_takes_and_what_its_losses_are():
+    kind = KINDS["detection"]()
+    model = kind.model()
+    for settings, message in (
+        ({"terms": batches.count}, "got single numbers as the model's output.*expected terms=None"),
+        ({"task_loss": torch.nn.functional.cross_entropy}, "got a dict as the model's output.*sum_of_losses"),
+        ({"task_loss": lambda output, y: output.mean()}, "got a dict as the model's output.*sum_of_losses"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run(kind, model, **settings)
+    x, y = next(iter(loader_of(kind)))
+    one = torch.zeros(len(x[0]), 3, 64, 64)
+    for wrong in (x[0], one, (one, x[1])):
+        with pytest.raises(ValueError, match=r"expected \(\[N pictures\], \[N targets\] or None\)"):
+            run(kind, model, loader=[(wrong, y)])
+
+
+@pytest.mark.parametrize("kind_of", ["language model", "segmentation"])
+def test_batches_of_one_sentence_or_picture_each_are_measured_as_all_at_once(kind_of):
+    kind = KINDS[kind_of]()
+    x, y = kind.data()
+    ones = [(batches.rows(x, slice(i, i + 1)), batches.rows(y, slice(i, i + 1))) for i in range(N)]
+    if kind_of == "language model":  # each with its own number of answers' tokens
+        tokens = [int((t != -100).sum()) for _, t in ones]
+        ones = [({**a, "answer": a["answer"][:, :n]}, t[:, :n]) for (a, t), n in zip(ones, tokens, strict=True) if n]
+        assert len({t.shape for _, t in ones}) > 1
+    model = kind.model()
+    whole, found = evaluate(model, [(x, y)], **score_of(kind)), evaluate(model, ones, **score_of(kind))
+    for name in ("loss", kind.key):
+        assert found[name] == pytest.approx(whole[name], rel=1e-4), name

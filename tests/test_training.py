@@ -10,6 +10,7 @@ from torch import nn
 
 from sftlib.adaptation import freeze, param_groups
 from sftlib.losses import GradNorm, UncertaintyWeights
+from sftlib.metrics import Accuracy
 from sftlib.runtime import FLOAT32, Precision
 from sftlib.schedules import warmup_cosine
 from sftlib.training import (
@@ -599,6 +600,128 @@ def test_the_loss_with_class_weights_does_not_depend_on_the_batches():
         with pytest.raises(ValueError, match="pass terms=, a function of y"):  # forgotten
             mixed = torch.tensor([16, 0, *range(1, 16)])  # two classes among the first two examples
             evaluate(model, list(zip(x[mixed].split(size), y[mixed].split(size), strict=True)), task_loss=loss)
+
+
+@pytest.mark.parametrize(
+    ("terms", "got"),
+    [(lambda y: None, "None"), (lambda y: y >= 0, r"a tensor of shape"), (lambda y: -len(y), "-"),
+     (lambda y: float("nan"), "nan"), (lambda y: "7", "'7'")],
+)  # fmt: skip
+def test_terms_are_one_number(terms, got):
+    model = plain_model()
+    start = parameters(model)
+    for use in (
+        lambda: evaluate(model, batches(), terms=terms),
+        lambda: list(fit(model, batches(), sgd(model), epochs=1, terms=terms)),
+    ):
+        with pytest.raises(ValueError, match=rf"got terms\(y\) = {got}.*expected one number of at least 0"):
+            use()
+    assert torch.equal(start, parameters(model))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [(None, "got a NoneType from validate"), (0.5, "got a float from validate"), ({3: 0.5}, "got a dict from validate"),
+     ({"a": "0.5"}, "got a str as 'a' from validate"), ({"a": torch.ones(2)}, "got a Tensor as 'a' from validate")],
+)  # fmt: skip
+def test_what_validate_gives_must_be_numbers_by_name(given, message):
+    model = plain_model()
+    with pytest.raises(ValueError, match=message):
+        list(fit(model, batches(), sgd(model), epochs=1, validate=lambda model: given))
+
+
+def test_a_tensor_with_one_number_from_validate_is_a_number():
+    model = plain_model()
+    validate = lambda model: {"a": model.head.weight.sum(), "each": [0.25, 0.75]}  # noqa: E731
+    *_, epoch = fit(model, batches(), sgd(model), epochs=1, validate=validate)
+    assert epoch.val == {"a": pytest.approx(model.head.weight.sum().item()), "each": [0.25, 0.75]}
+    assert type(epoch.val["a"]) is float
+
+
+def test_a_measure_that_several_passes_would_share_is_refused():
+    model, shared = plain_model(), Accuracy()
+    for use in (
+        lambda: evaluate(model, batches(), metric=lambda: shared),
+        lambda: fit(model, batches(), sgd(model), epochs=1, metric=lambda: shared),
+    ):
+        with pytest.raises(ValueError, match="gives the same Accuracy each time.*expected a new one"):
+            use()
+
+
+def test_a_batch_without_an_example_is_refused_before_it_is_computed():
+    model = plain_model()
+    empty = [tuple(t[:0] for t in batches()[0])]
+    with pytest.raises(ValueError, match="got a batch without an example"):
+        list(fit(model, batches() + empty, sgd(model), epochs=1))
+
+
+def test_pictures_in_float64_are_named():
+    model, loader = plain_model(), [(x.double(), y) for x, y in batches()]
+    for use in (lambda: evaluate(model, loader), lambda: list(fit(model, loader, sgd(model), epochs=1))):
+        with pytest.raises(ValueError, match=r"got x of torch\.float64.*expected its own floating point: x\.float"):
+            use()
+
+
+ONE_CLASS_AFTER_THE_OTHER = torch.arange(15) // 5
+
+
+@pytest.mark.parametrize(
+    ("y", "size", "loss"),
+    [
+        (ONE_CLASS_AFTER_THE_OTHER, 5, nn.CrossEntropyLoss(weight=torch.tensor([0.1, 2.0, 5.0]))),
+        (ONE_CLASS_AFTER_THE_OTHER, 1, nn.CrossEntropyLoss(reduction="sum")),
+        (torch.tensor([0, 1, 2, 0, 1, 2, 0, -100, 1, -100, 2]), 3, F.cross_entropy),  # none left out at first
+        (torch.tensor([0, 1, 2, 0, 1, 2, 0, 255, 1, 255, 2]), 3, nn.CrossEntropyLoss(ignore_index=255)),
+    ],
+)
+@pytest.mark.parametrize("micro_batch", [None, 2])
+def test_terms_that_are_forgotten_are_seen_in_whatever_batch_they_would_count(y, size, loss, micro_batch):
+    x = torch.randn(len(y), 3, 5, 5, generator=torch.Generator().manual_seed(5))
+    loader = list(zip(x.split(size), y.split(size), strict=True))
+    with pytest.raises(ValueError, match="pass terms=, a function of y"):
+        evaluate(plain_model(), loader, task_loss=loss, metric=None)
+    with pytest.raises(ValueError, match="pass terms=, a function of y"):
+        model = plain_model()
+        list(fit(model, loader, sgd(model), epochs=1, task_loss=loss, metric=None, micro_batch=micro_batch))
+
+
+class OfPixels(nn.Module):
+    """x (N, 4, …) -> logits (N, 3, …)"""
+
+    def forward(self, x):
+        return x[:, :3] * 2 + x[:, 3:]
+
+
+@pytest.mark.parametrize("ignored", [-100, 255])
+def test_terms_that_are_forgotten_are_seen_where_a_later_picture_has_pixels_that_do_not_count(ignored):
+    x, y = (
+        torch.randn(7, 4, 5, 3, generator=torch.Generator().manual_seed(5)),
+        torch.randint(3, (7, 5, 3), generator=torch.Generator().manual_seed(6)),
+    )
+    y[5, 2:] = ignored
+    loss, model = nn.CrossEntropyLoss(ignore_index=ignored), OfPixels()
+    model.anchor = nn.Parameter(torch.zeros(1))  # a device
+    expected = loss(model(x), y).item()
+    for size in (1, 2, 7):
+        loader = list(zip(x.split(size), y.split(size), strict=True))
+        settings = {"task_loss": loss, "metric": None}
+        found = evaluate(model, loader, terms=lambda y: (y != ignored).sum(), **settings)
+        assert found["loss"] == pytest.approx(expected, rel=1e-6)
+        with pytest.raises(ValueError, match="pass terms=, a function of y"):
+            evaluate(model, loader, **settings)
+
+
+def test_sentences_of_other_lengths_in_each_batch_need_terms():
+    model = OfPixels()
+    model.anchor = nn.Parameter(torch.zeros(1))
+    loader = [(torch.randn(2, 4, T), torch.randint(3, (2, T))) for T in (5, 7)]
+    with pytest.raises(ValueError, match="got 5 targets an example in one batch and 7 in another"):
+        evaluate(model, loader)
+    losses = [F.cross_entropy(model(x), y, reduction="sum").item() for x, y in loader]
+    assert evaluate(model, loader, terms=torch.numel)["loss"] == pytest.approx(sum(losses) / 24, rel=1e-6)
+    single = [(x[:1], y[:1]) for x, y in loader]
+    losses = [F.cross_entropy(model(x), y, reduction="sum").item() for x, y in single]
+    assert evaluate(model, single, terms=torch.numel)["loss"] == pytest.approx(sum(losses) / 12, rel=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -295,3 +295,6 @@ if __name__ == "__main__":
     except (ValueError, ArithmeticError, OSError, MemoryError) as error:
         print(f"train.py: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("train.py: stopped; --resume goes on from RUN/last.pt, where there is one", file=sys.stderr)
+        sys.exit(130)

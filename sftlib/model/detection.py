@@ -35,6 +35,11 @@ class PyramidBackbone(nn.Module):
 
     def forward(self, x: tuple[list[Tensor], list[dict[str, Tensor]] | None]):
         """([N pictures], [N targets] or None) -> (maps, sizes, (H, W), targets), maps of (N, channels, h, w)"""
+        if not isinstance(x, tuple) or len(x) != 2 or not isinstance(x[0], list):
+            raise ValueError(
+                f"got a {type(x).__name__} as x; expected ([N pictures], [N targets] or None), as "
+                "sftlib.datasets.scenes.ForDetection makes it: nest_loader(split, ForDetection(…))"
+            )
         pictures, targets = x
         batch = one_batch(pictures)  # (N, 3, H, W)
         maps = self.pyramid(_maps(self.body, self.levels, batch))

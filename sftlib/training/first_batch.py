@@ -1,4 +1,4 @@
-"""What is tried on a first batch, before anything has moved: do the measure and the losses fit what the model gives?"""
+"""What is tried on a first batch, and on new targets: do the measure and the losses fit what the model gives?"""
 
 import contextlib
 import copy
@@ -16,20 +16,101 @@ from sftlib.training.states import holder_of
 from sftlib.training.step import Loss, Objective, Piece, at_least_float32, pieces, scalar
 
 SAME = 1e-3  # relative: two losses that differ by less are the same but for rounding
+MOST_KINDS = 64  # classes that are looked for: one that weighs them has shown it by then
+MOST_ALONE = 16  # examples
+BELOW, BEYOND = -1, 1  # kinds of numbers that are no class
 
 
-def tried(objective: Objective, metric: Callable[[], Metric] | None) -> Objective:
-    """The same objective for the first batch: its task loss looks at what it is given before it answers."""
+class Trial:
+    """Tries the measure and the task loss on a first batch, and the loss again where targets come that are new to it.
 
-    def task_loss(output, part) -> Tensor:
+    A loss that weighs classes, or leaves targets out, does not show it on one class, and sorted data begin with one. So
+    an example of each class, and of each number that is none, is kept, and these are tried together.
+    """
+
+    def __init__(self, objective: Objective, metric: Callable[[], Metric] | None):
+        self.objective, self.metric = objective, metric
+        self.waits, self.classes = True, 0  # for two examples; K
+        self.known: set[int] = set()  # what targets there were
+        self.kept: list[tuple] = []  # (output, y) of single examples
+        self.targets: int | None = None  # of an example
+
+    def of(self, y) -> Objective:
+        """y of a batch, before it moves, so that nothing waits -> the objective that it is to be computed with"""
+        return replace(self.objective, task_loss=self._loss) if self.is_due(y) else self.objective
+
+    def is_due(self, y) -> bool:
+        """Whether something in y has not been tried; of what is on a device, the first batch alone"""
+        if self.waits:
+            return True
+        readable = self.classes and isinstance(y, Tensor) and y.device.type == "cpu" and y.numel() and has_values(y)
+        return bool(readable and (self._kinds(y) - self.known or y[0].numel() != self.targets))
+
+    def look(self, output, y) -> None:
+        """ValueError unless the measure can take this, and the task loss is a mean over its terms."""
+        loss, n = self.objective.task_loss, count(y)
+        if self.waits:
+            try_metric(self.metric, output, y)
+        if loss is not None and self.objective.terms is not None and n and has_values((output, y)):
+            if self.waits:
+                try_loss(self.objective, output, y)
+            self._try_kinds(output, y)
+        self.waits = self.waits and n + len(self.kept) < 2
+
+    def _loss(self, output, part) -> Tensor:
         seen = each(Tensor.detach, output)
-        try_metric(metric, seen, part)
-        if objective.task_loss is None:
+        self.look(seen, part)
+        if self.objective.task_loss is None:
             return torch.zeros((), device=part.device if isinstance(part, Tensor) else None)
-        try_loss(objective, seen, part)
-        return objective.task_loss(output, part)
+        return self.objective.task_loss(output, part)
 
-    return replace(objective, task_loss=task_loss)
+    def _try_kinds(self, output, y) -> None:
+        scored = isinstance(output, Tensor) and isinstance(y, Tensor) and y.shape == output.shape[:1] + output.shape[2:]
+        if scored and not y.is_floating_point():
+            self.classes = output.shape[1]
+            self._require_as_many(y)
+        kinds = self._kinds(y) if scored else set()
+        chosen = [self._row(y, kind) for kind in sorted(kinds - self.known)]
+        chosen = chosen or list(range(min(count(y), 2 - len(self.kept))))
+        self.known |= kinds
+        self.kept += [(rows(output, slice(i, i + 1)), rows(y, slice(i, i + 1))) for i in chosen]
+        if chosen and len(self.kept) > 1:
+            outputs, targets = zip(*self.kept, strict=True)
+            some = (_cropped(outputs, 2), _cropped(targets, 1)) if scored else (joined(outputs), joined(targets))
+            try_loss(self.objective, *some, singly=True)
+
+    def _kinds(self, y) -> set[int]:
+        """Of labels (N,) which there are; of maps and tokens whether there are some below 0 and some beyond K - 1"""
+        if not isinstance(y, Tensor) or y.is_floating_point() or y.dtype is torch.bool or not y.numel():
+            return set()
+        if y.ndim == 1:
+            kinds = set(y.unique().tolist())
+            return kinds if len(self.known) < MOST_KINDS else {k for k in kinds if not 0 <= k < self.classes}
+        low, high = int(y.min()), int(y.max())
+        return {0} | ({BELOW} if low < 0 else set()) | ({BEYOND} if high >= self.classes else set())
+
+    def _row(self, y: Tensor, kind: int) -> int:
+        """The example with most of it"""
+        of_kind = y == kind
+        if y.ndim > 1 and kind:
+            of_kind = y < 0 if kind == BELOW else y >= self.classes
+        return int(of_kind.flatten(1).sum(1).argmax()) if y.ndim > 1 else int(of_kind.nonzero()[0])
+
+    def _require_as_many(self, y: Tensor) -> None:
+        """ValueError where examples have more targets in one batch than in another and are to weigh the same"""
+        targets, self.targets = self.targets, y[0].numel()
+        if targets not in (None, self.targets) and self.objective.terms is count:
+            raise ValueError(
+                f"got {targets} targets an example in one batch and {self.targets} in another, and a loss that is to "
+                "be a mean over examples; expected a mean over targets: pass terms=, a function of y that counts them, "
+                "such as lambda y: (y != -100).sum()"
+            )
+
+
+def _cropped(tensors: Sequence[Tensor], axis: int) -> Tensor:
+    """n of (1, …) -> (n, …), from ``axis`` on as long as the shortest"""
+    shortest = [min(sizes) for sizes in zip(*(t.shape[axis:] for t in tensors), strict=True)]
+    return torch.cat([t[(slice(None),) * axis + tuple(map(slice, shortest))] for t in tensors])
 
 
 def try_metric(metric: Callable[[], Metric] | None, output, y) -> None:
@@ -58,16 +139,31 @@ def _require_labels(output, y, measure: Metric) -> None:
 
 
 @torch.no_grad()
-def try_loss(objective: Objective, output, y) -> None:
-    """ValueError unless the task loss of the batch is what its halves give, weighted by their terms."""
+def try_loss(objective: Objective, output, y, *, singly: bool = False) -> None:
+    """ValueError unless the task loss of the batch is what its halves give, weighted by their terms.
+
+    ``singly``: what its first examples give one by one, and the others together.
+    """
     n, loss = count(y), objective.task_loss
     if loss is None or objective.terms is None or n < 2 or not has_values((output, y)):
         return
+    _require_examples(output)
     if holder_of(loss) is not None:
         loss = copy.deepcopy(loss)  # it may keep what it sees
-    halves = pieces(y, objective.terms, [(n + 1) // 2, n // 2])
+    sizes = [1] * min(n, MOST_ALONE) + [n - MOST_ALONE] * (n > MOST_ALONE) if singly else [(n + 1) // 2, n // 2]
     with forked(output):
-        _require_mean("task_loss", loss, output, y, halves, objective.terms is count)
+        _require_mean("task_loss", loss, output, y, pieces(y, objective.terms, sizes), objective.terms is count)
+
+
+def _require_examples(output) -> None:
+    """ValueError for an output of single numbers: losses, as a detector gives them in train mode"""
+    shapes: list[torch.Size] = []
+    each(lambda t: shapes.append(t.shape) or t, output)
+    if any(not shape for shape in shapes):
+        raise ValueError(
+            "got single numbers as the model's output, such as the losses of a detector in train mode, which are no "
+            "mean over its examples; expected terms=None with them, and metric=None in fit"
+        )
 
 
 @torch.no_grad()

@@ -1,5 +1,6 @@
 """What ``fit`` refuses before it starts, and what it watches while it runs."""
 
+import numbers
 import warnings
 
 import torch
@@ -10,7 +11,7 @@ from torch.optim import Optimizer
 from sftlib.adaptation import shared_parameters, stays_in_eval, trainable
 from sftlib.metrics import Metric
 from sftlib.model import Model
-from sftlib.runtime import Precision, check_precision
+from sftlib.runtime import ALONE, Group, Precision, check_precision
 from sftlib.training.records import Controls, at_least_zero
 from sftlib.training.step import Objective
 
@@ -41,6 +42,27 @@ def check_metric(metric) -> None:
             f"got a metric that makes a {type(measure).__name__}; expected a function that makes a measure, such as "
             "sftlib.metrics.Accuracy (without brackets)"
         )
+    if metric is not None and metric() is measure:
+        raise ValueError(
+            f"got a metric that gives the same {type(measure).__name__} each time, in which training, validation and "
+            "epochs would be added up; expected a new one at each call, such as lambda: Accuracy(ignore_index=-100)"
+        )
+
+
+def validated(validate, model: Model) -> dict | None:
+    """What ``validate(model)`` measured, None without one; ValueError unless it is numbers by name."""
+    if validate is None:
+        return None
+    found = validate(model)
+    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
+        raise ValueError(
+            f"got a {type(found).__name__} from validate; expected a dict, numbers by name, such as evaluate(…) returns"
+        )
+    values = {name: v.item() if isinstance(v, Tensor) and v.numel() == 1 else v for name, v in found.items()}
+    wrong = [name for name, v in values.items() if not isinstance(v, (numbers.Real, list))]
+    if wrong:
+        raise ValueError(f"got a {type(values[wrong[0]]).__name__} as {wrong[0]!r} from validate; expected a number")
+    return values
 
 
 def check_functions(**functions) -> None:
@@ -61,7 +83,7 @@ def check_loop(train_loader, val_loader, epochs: int, first_epoch: int) -> None:
             )
         if len(loader) == 0:
             raise ValueError(f"{name} has no batch: the split is empty, or smaller than batch_size with drop_last")
-    if not (isinstance(epochs, int) and isinstance(first_epoch, int) and 1 <= first_epoch <= epochs):
+    if not (type(epochs) is type(first_epoch) is int and 1 <= first_epoch <= epochs):
         raise ValueError(f"got epochs={epochs!r}, first_epoch={first_epoch!r}; expected 1 <= first_epoch <= epochs")
 
 
@@ -162,12 +184,16 @@ def check_batch_sizes(model: Model, loader, micro_batch: int | None) -> None:
     """ValueError if a batch or a part of one would be a single example where BatchNorm takes its statistics from it."""
     names = following(model)
     if names and model.group.world == 1:
-        for n in sorted(_batch_sizes(loader)):
+        for n in sorted(_batch_sizes(loader) - {0}):
             check_batch_size(n, micro_batch, names)
 
 
-def check_batch_size(n: int, micro_batch: int | None, names: list[str]) -> None:
+def check_batch_size(n: int, micro_batch: int | None, names: list[str], group: Group = ALONE) -> None:
     """The same for a batch of n examples; ``names`` as `following` gives them"""
+    if group.world > 1:  # the last batch may leave a worker without an example
+        return
+    if n == 0:
+        raise ValueError("got a batch without an example; expected at least one in each: leave empty batches out")
     cut = micro_batch is not None and micro_batch < n
     alone = micro_batch == 1 or (micro_batch == 2 and n % 2 == 1) if cut else n == 1  # larger parts: see `Parts`
     if names and alone:

@@ -11,19 +11,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from sftlib.batches import as_batch, count, each, explained, joined, to
+from sftlib.batches import as_batch, count, each, explained, to
 from sftlib.metrics import Accuracy, Mean, Metric
 from sftlib.model import Model, eval_mode
 from sftlib.runtime import ALONE, FLOAT32, Precision, check_precision, device_of, keep_freed_memory
 from sftlib.training import guards
 from sftlib.training.checkpoints import Checkpoint
-from sftlib.training.first_batch import tried, try_loss, try_metric
+from sftlib.training.first_batch import Trial
 from sftlib.training.parts import Parts
 from sftlib.training.processes.group import contact
 from sftlib.training.processes.model import require_same_plan, require_shards, require_shareable
 from sftlib.training.records import Controls, Epoch, Losses, Step, at_least_zero
 from sftlib.training.run import Run
-from sftlib.training.step import Loss, Objective, at_least_float32, task_loss_of, update
+from sftlib.training.step import Loss, Objective, at_least_float32, task_loss_of, terms_of, update
 from sftlib.training.watch import Watch
 
 
@@ -75,21 +75,21 @@ def _run(model, optimizer, run: Run, epochs, validate, schedule, clip, saved) ->
     watch, judged = Watch(model, optimizer, run.objective.functions.values()), run.metric and run.metric()
     guards.warn_of_moving_statistics(model)
     ahead = device.type == "cuda"  # on MPS such a copy may read memory that was freed since (pytorch issue 189690)
-    objective = tried(run.objective, run.metric)  # until the first batch has been through
+    trial = Trial(run.objective, run.metric)
     for epoch in range(run.epoch, epochs + 1):
         model.train()  # what is frozen stays in eval mode
-        norms = guards.following(model) if run.group.world == 1 else []
+        norms = guards.following(model)
         batches, saved = run.begin(epoch) if saved is None else run.resume(saved), None
         with contact(run.group, lambda: run.step):
             require_same_plan(run.loader, epoch, run.batch, run.group)
         mark = time.perf_counter()
         for given in batches:
             x, y = as_batch(given, model)
-            guards.check_batch_size(count(y), run.parts.size, norms)
+            guards.check_batch_size(count(y), run.parts.size, norms, run.group)
             lr = _steer(optimizer, _scheduled(schedule, run.step), run.controls.rate)
             weight = run.controls.feature_weight
             weight = run.objective.feature_weight if weight is None else weight
-            pieces = run.parts.of(y)  # terms are counted before y moves
+            pieces, objective = run.parts.of(y), trial.of(y)  # terms are counted before y moves
             x, y = each(run.precision.place, to(x, device, ahead)), to(y, device, ahead)
             watch.before_forward(run.step)
             with contact(run.group, lambda: run.step):
@@ -99,15 +99,14 @@ def _run(model, optimizer, run: Run, epochs, validate, schedule, clip, saved) ->
             update(optimizer, clip)  # f ← f − α ∂L/∂f, g ← g − α ∂L/∂g
             run.add(outcome, pieces, y)
             watch.after_update(last=run.batch == len(run.loader))
-            objective, n = run.objective, count(y)
-            rate = n / (time.perf_counter() - mark)
+            n, rate = count(y), count(y) / (time.perf_counter() - mark)
             yield Step(run.step, steps, epoch, n, Losses(*outcome[:3]), lr, rate, weight, run.parts.size, run)
             mark = time.perf_counter()
         watch.end_epoch()
         run.over = True
         with contact(run.group, lambda: run.step):
             require_same_plan(run.loader, epoch, run.batch, run.group)
-            train, val = run.values(), None if validate is None else validate(model)
+            train, val = run.values(), guards.validated(validate, model)
         yield Epoch(epoch, epochs, train, val, *_judged(judged, val), run)
 
 
@@ -126,15 +125,13 @@ def evaluate(
     guards.check_metric(metric)
     group, measures, n = _group_of(model), _fresh(task_loss, metric), 0
     require_shards(loader, group)
-    objective, first = Objective(task_loss, terms=terms), []
+    trial = Trial(Objective(task_loss, terms=terms), metric)
     with eval_mode(task_loss) if isinstance(task_loss, nn.Module) else nullcontext():
         for output, y, there in _outputs(model, loader, precision):
-            if n < 2:  # two examples are what a mean can be told by
-                first.append((output, there))
-                try_metric(metric, output, there)
-                try_loss(objective, *(joined(parts) for parts in zip(*first, strict=True)))
+            if trial.is_due(y):
+                trial.look(output, there)
             n += count(y)
-            t = count(y) if terms is None else float(terms(y))
+            t = count(y) if terms is None else terms_of(terms, y)
             if task_loss is not None and t:
                 measures["loss"].add(task_loss_of(task_loss, output, there) * t, t)
             if metric is not None:

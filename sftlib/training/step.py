@@ -1,5 +1,7 @@
 """One update, on one page: L = L_g(g(f(x)), y) + λ L_f(f(x), y), its gradients, f ← f − α ∂L/∂f, g ← g − α ∂L/∂g."""
 
+import math
+import numbers
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -87,9 +89,24 @@ def pieces(y, terms: Callable | None, sizes: Sequence[int] | None = None) -> lis
     found, start = [], 0
     for size in sizes or [count(y)]:
         some = slice(start, start + size)
-        found.append(Piece(some, float(size if terms is None else terms(rows(y, some))), size))
+        found.append(Piece(some, float(size) if terms is None else terms_of(terms, rows(y, some)), size))
         start += size
     return found
+
+
+def terms_of(terms: Callable, y) -> float:
+    """How many terms the loss of a batch is a mean over; ValueError unless that is a finite number of at least 0"""
+    given = terms(y)
+    single = isinstance(given, numbers.Real) or (isinstance(given, Tensor) and given.numel() == 1)
+    if not single or not 0 <= float(given) < math.inf:
+        got = (
+            f"a tensor of shape {tuple(given.shape)}" if isinstance(given, Tensor) and not single else f"{given!r:.60}"
+        )
+        raise ValueError(
+            f"got terms(y) = {got}; expected one number of at least 0, how many terms the loss is a mean over, such as "
+            "(y != -100).sum()"
+        )
+    return float(given)
 
 
 def backward(model: Model, x, y, pieces: Sequence[Piece], objective: Objective, precision: Precision) -> Outcome:
@@ -130,6 +147,13 @@ def task_loss_of(loss: Loss, output, y) -> Tensor:
     """The task loss () of a batch; ValueError for what is no single number, or labels that are no class"""
     try:
         return scalar("task_loss", loss(output, y))
+    except (TypeError, AttributeError) as error:
+        if isinstance(output, Tensor):
+            raise
+        raise ValueError(
+            f"got a {type(output).__name__} as the model's output, which the task loss does not take ({error}); "
+            "expected a task_loss of this kind of model, such as sum_of_losses for a detector, ctc for transcripts"
+        ) from error
     except IndexError as error:  # PyTorch's word for a label that is no class
         if not (isinstance(y, Tensor) and isinstance(output, Tensor) and y.numel()):
             raise
