@@ -983,3 +983,21 @@ def test_the_best_epoch_is_in_the_model_at_the_end_and_patience_ends_the_run():
     for settings in ({"measure": "n"}, {"higher_is_better": False}):
         with pytest.raises(ValueError, match="expected its true direction"):
             list(best_epoch(fit(model, batches(), sgd(model), epochs=1, val_loader=val), model, **settings))
+
+
+def test_another_model_or_optimizer_than_the_runs_is_refused_where_states_are_kept(tmp_path):
+    from sftlib.training import best_epoch, save_checkpoint
+
+    model, other = plain_model(), plain_model()
+    optimizer = sgd(model)
+    for record in fit(model, batches(2), optimizer, epochs=1):
+        with pytest.raises(ValueError, match="another model"):
+            save_checkpoint(tmp_path / "c.pt", other, optimizer, step=record)
+        with pytest.raises(ValueError, match="another optimizer"):
+            save_checkpoint(tmp_path / "c.pt", model, sgd(other), step=record)
+        break
+    assert not (tmp_path / "c.pt").exists()
+    with pytest.raises(ValueError, match="another model"):
+        list(best_epoch(fit(model, batches(), sgd(model), epochs=1, val_loader=batches()), other))
+    with pytest.raises(ValueError, match="maximize"):
+        fit(model, batches(), sgd(model, maximize=True), epochs=1)

@@ -65,6 +65,7 @@ def save_checkpoint(
     if (step is None) == (epoch is None):
         raise ValueError("expected one of step=record, at any Step of fit, and epoch=record, at an Epoch")
     run = run_at(step or epoch)
+    _require_own(run, model, optimizer)
     if not allow_nonfinite:
         require_finite_run(model, optimizer, run)
     with contact(run.group, lambda: run.step):
@@ -76,6 +77,16 @@ def save_checkpoint(
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     save_atomically(state, Path(path))
     return Path(path)
+
+
+def _require_own(run: Run, model: nn.Module, optimizer: Optimizer) -> None:
+    """ValueError for a model or an optimizer that the run does not train: the file would hold what never learned"""
+    own = {id(p) for p in run.parts.model.parameters()}
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    if {id(p) for p in model.parameters()} != own:
+        raise ValueError("got another model than the record's run trains; expected the one that was given to fit")
+    if not {id(p) for p in run.parts.model.parameters() if p.requires_grad} <= held:
+        raise ValueError("got another optimizer than the record's run steps with; expected the one given to fit")
 
 
 def _of_run(model: nn.Module, optimizer: Optimizer, run: Run) -> dict:

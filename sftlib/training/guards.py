@@ -165,6 +165,8 @@ def _is_frozen_in(part: nn.Module, name: str) -> bool:
 
 def largest_rate(optimizer: Optimizer) -> float:
     """The largest rate of the optimizer's groups; ValueError unless each is a finite number of at least 0."""
+    if any(group.get("maximize") for group in optimizer.param_groups):
+        raise ValueError("got an optimizer with maximize=True, which would raise the loss; expected maximize=False")
     rates = [float(group["lr"]) for group in optimizer.param_groups]
     for rate in rates:
         at_least_zero("lr", rate)

@@ -134,6 +134,7 @@ def _until_best(records, model, measure, higher, patience) -> Iterator[Step | Ep
     best, state, since = -math.inf, None, 0
     for record in records:
         if isinstance(record, Epoch):
+            _require_own(record, model)
             value = _measure(record, measure, higher)
             since += 1
             if value > best:
@@ -145,6 +146,14 @@ def _until_best(records, model, measure, higher, patience) -> Iterator[Step | Ep
     if state is None:
         raise ValueError(f"no epoch had a finite {measure or 'measure'!r}; expected at least one to choose from")
     model.load_state_dict(state)
+
+
+def _require_own(epoch: Epoch, model: nn.Module) -> None:
+    trained = epoch.run and {id(p) for p in epoch.run.parts.model.parameters()}
+    if trained and trained != {id(p) for p in model.parameters()}:
+        raise ValueError(
+            "got another model than the one that the records train; expected best_epoch(fit(model, …), model)"
+        )
 
 
 def _measure(epoch: Epoch, measure: str | None, higher: bool | None) -> float:
