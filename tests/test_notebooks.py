@@ -596,7 +596,7 @@ def test_a_new_notebook_has_every_file_it_needs_and_passes_the_tests(whole_proje
     for path in (p for p in root.rglob("*96*") if p.suffix == ".py"):
         assert not re.search(r"NN|TITLE", path.read_text(encoding="utf-8")), path
     done = in_project(root, *pytest_run, "tests/test_checks.py", "tests/test_notebooks.py", "-k", "96")
-    assert done.returncode == 0 and re.search(r"\b7 passed", done.stdout), done.stdout + done.stderr
+    assert done.returncode == 0 and re.search(r"\b11 passed", done.stdout), done.stdout + done.stderr
     done = in_project(root, *pytest_run, "tests/test_notebooks.py", "-k", "left_to_do")
     assert done.returncode == 1 and "96_two_words.py" in done.stdout, done.stdout + done.stderr
     for command in (("check",), ("format", "--check")):

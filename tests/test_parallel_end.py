@@ -39,7 +39,9 @@ def require_parted(done, folder, workers):
 def test_two_workers_that_are_done_leave_no_thread_to_gloo(tmp_path):
     done = torchrun(SCRIPT, tmp_path, "by itself")
     require_parted(done, tmp_path, 2)
-    assert done.stderr.replace(ORDINARY, "").strip() == "", said(done)
+    # PyTorch's own word where there is no name server: "The hostname of the client socket cannot be retrieved"
+    own = [line for line in done.stderr.splitlines() if line != ORDINARY and "socket.cpp" not in line]
+    assert own == [], said(done)
 
 
 def test_exit_with_0_is_an_ordinary_end(tmp_path):

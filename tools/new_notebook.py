@@ -8,6 +8,7 @@ FILES = {  # template -> where it goes
     "notebook.py": "notebooks/src/{name}.py",
     "checks.py": "sftlib/checks/nb{number}.py",
     "answers.py": "tests/checks_{number}.py",
+    "slips.py": "tests/checks_{number}_slips.py",
     "browser.py": "tests/browser/test_notebook_{number}.py",
 }
 LEFT = """Now replace what says TODO, in each of these files and in the README's row, and the example with your own.
