@@ -23,8 +23,8 @@ NAMES = sorted(checks.CHECKERS)
 
 
 def answers(name, kind, file="checks_{}.py"):
-    """The RIGHT, WRONG or SLIPS that tests/checks_NN.py, or another file, holds for checker `name`."""
-    path = Path(__file__).with_name(file.format(name.split(".")[0]))
+    """The RIGHT, WRONG or SLIPS that tests/checks_NN.py, or another file of its notebook, holds for checker `name`."""
+    path = Path(__file__).with_name(file.format(checks.CHECKERS[name].__module__.rpartition(".nb")[2]))
     assert path.exists(), f"the answers to {name} belong in tests/{path.name}"
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)

@@ -76,6 +76,21 @@ def test_reset_of_an_unchanged_copy_adds_nothing(course):
     assert sorted(p.name for p in (course.root / "my").glob("*.ipynb")) == ["02_cut.ipynb", "03_loss.ipynb"]
 
 
+def test_reset_by_number_leaves_the_deeper_notebook_alone(course, capsys):
+    (course.root / "notebooks" / "02_cut_deeper.ipynb").write_bytes(b"deeper")
+    course.my.copy_course()
+    for word, changed in (("2", "02_cut"), ("02_cut", "02_cut"), ("02_cut_deeper", "02_cut_deeper")):
+        for name in ("02_cut", "02_cut_deeper"):
+            my(course, f"{name}.ipynb").write_bytes(b"answers")
+        assert course.lab.main(["reset", word]) == 0
+        left = [n for n in ("02_cut", "02_cut_deeper") if my(course, f"{n}.ipynb").read_bytes() != b"answers"]
+        assert left == [changed]
+    capsys.readouterr()
+    course.my.tell_outdated(["02_cut_deeper.ipynb", "02_cut.ipynb"])
+    told = capsys.readouterr().out.splitlines()
+    assert told[0].endswith("lab.py reset 02_cut_deeper") and told[1].endswith("lab.py reset 02")
+
+
 @pytest.mark.parametrize("words", [[], ["7"], ["cut"], ["0"]])
 def test_reset_names_the_notebooks_when_it_has_none_of_that_name(course, words):
     with pytest.raises(course.system.Problem, match="reset 02" if not words else "02_cut, 03_loss"):

@@ -18,7 +18,7 @@ import torch
 from helpers import said
 
 from sftlib import checks
-from tools import kernel, new_notebook, notebooks
+from tools import kernel, new_notebook, notebooks, source
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = ROOT / "notebooks"
@@ -80,6 +80,11 @@ print("only in the solved one")
 """
 
 
+def key(stem):
+    """NN_topic -> NN, NN_topic_deeper -> NN_deeper: what the files of a notebook's checkers are called by"""
+    return stem[:2] + (source.DEEPER if stem.endswith(source.DEEPER) else "")
+
+
 def write(folder, text, name="97_tiny"):
     """Write a source into a new notebooks folder; -> its path."""
     (folder / "src").mkdir(parents=True, exist_ok=True)
@@ -123,9 +128,9 @@ def test_most_code_cells_are_compared_strictly(path):
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.stem)
 def test_every_check_in_a_notebook_has_a_checker(path):
-    for name in notebooks.checks_in(notebooks.read_source(path)):
+    for name in source.checks_in(source.read_source(path)):
         assert name.split(".")[0] == path.stem[:2]
-        assert checks._find(name)
+        assert checks._find(name).__module__ == f"sftlib.checks.nb{key(path.stem)}"
 
 
 def test_nothing_is_left_to_do_in_what_the_template_of_a_notebook_made():
@@ -149,11 +154,85 @@ def test_every_solution_turns_its_checker_green(path, monkeypatch):
             if "exercise" in cell.metadata.get("tags", []):
                 found += [line for line in out.getvalue().splitlines() if line[:1] in "✅❌⬜"]
     plt.close("all")
-    source = NOTEBOOKS / "src" / f"{path.stem}.py"
-    assert found == [f"✅ {name}: correct" for name in notebooks.checks_in(notebooks.read_source(source))]
+    cells = source.read_source(NOTEBOOKS / "src" / f"{path.stem}.py")
+    assert found == [f"✅ {name}: correct" for name in source.checks_in(cells)]
+
+
+# ------------------------------------------------------------------------------------------- how long they are
+
+SECOND_EDITION = set()  # held to their length and minutes; grows until it is all of them
+
+
+def row(stem):
+    """The README's row of a notebook"""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    return next(line for line in readme.splitlines() if f"](notebooks/{stem}.ipynb)" in line)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.stem)
+def test_a_notebook_is_as_long_as_it_says_and_no_longer_than_it_may_be(path):
+    deeper = path.stem.endswith(source.DEEPER)
+    if not deeper and path.stem not in SECOND_EDITION:
+        pytest.skip("it has not reached its second edition")
+    cells = source.read_source(path)
+    assert list(source.too_long(cells, deeper=deeper)) == []
+    assert f"| {source.length(cells).minutes} min |" in row(path.stem)
+
+
+def test_every_deeper_notebook_has_the_one_that_it_continues():
+    stems = {p.stem for p in SOURCES}
+    assert {s.removesuffix(source.DEEPER) for s in stems} | SECOND_EDITION <= stems
+
+
+def test_the_length_of_a_source_counts_what_a_learner_reads():
+    cells = [
+        source.Cell("markdown", "# 97 Two words | – |\n<details><summary>Hint 1</summary>\nnot read\n</details>"),
+        source.Cell("code", "import ast\nfrom re import (\n    sub,\n)\n\n# a comment\nx = 2\ny = 3"),
+        source.Cell("markdown", "### ★★ Exercise 1: a", ()),
+        source.Cell("code", "# BEGIN SOLUTION\na = 2\nb = 3\n# END SOLUTION", ("exercise",)),
+        source.Cell("markdown", "many words " * 97, ("solution",)),
+        source.Cell("code", "%timeit 2"),
+    ]
+    assert source.length(cells) == source.Length(5, 2, 3 + 3, 1, 4, 2)
+    assert source.length(cells).minutes == 5  # 6 / 150 + 2 + 5 = 7.04
+    assert source.Length(50, 29, 1999, 5, 12, 15).minutes == 65  # 13.3 + 29 + 25 = 67.3
+
+
+@pytest.mark.parametrize(
+    "more, words, held_when_deeper",
+    [
+        ([source.Cell("code", "x = 2")] * 45, "51 cells; at most 50", False),
+        ([source.Cell("markdown", "word " * 1997)], "2009 words; at most 2000", False),
+        ([source.Cell("code", "import re\n" * 13)], "13 lines of import; at most 12", True),
+        ([source.Cell("code", "x = 2\n" * 16)], "16 lines in a cell; at most 15", True),
+        ([source.Cell("markdown", "### ★ Exercise 7")], "6 exercises; expected 5", False),
+        ([source.Cell("code", "x = 2")] * 11, "should say **35 minutes** to read and try", True),
+    ],
+)
+def test_a_notebook_that_is_too_long_is_told_so(more, words, held_when_deeper):
+    title = source.Cell("markdown", "# 97\n**25 minutes** to read and try")
+    cells = [title, *(source.Cell("markdown", f"### ★ {i}") for i in (2, 3, 5, 7, 11))]
+    assert list(source.too_long(cells)) == list(source.too_long(cells, deeper=True)) == []
+    assert words in " ".join(source.too_long([*cells, *more]))
+    assert (words in " ".join(source.too_long([*cells, *more], deeper=True))) == held_when_deeper
+    assert "2 exercises; expected at least 3" in " ".join(source.too_long(cells[:3], deeper=True))
 
 
 # -------------------------------------------------------------------------------------- what the builder makes
+
+
+def test_a_number_means_both_notebooks_and_a_whole_name_one(tmp_path):
+    paths = [tmp_path / f"{name}.py" for name in ("05_tune", "05_tune_deeper", "06_gpu", "07_tune")]
+    for words, expected in (
+        (["05"], paths[:2]),
+        (["05_tune"], paths[:1]),
+        (["05_tune_deeper"], paths[1:2]),
+        (["05_tune", "06"], [paths[0], paths[2]]),
+        (["05_tune", "05"], paths[:2]),
+        ([], paths),
+        (["08"], []),
+    ):
+        assert notebooks.chosen(paths, words) == expected, words
 
 
 def test_a_second_build_changes_no_byte(built, tmp_path):
@@ -202,15 +281,15 @@ def test_nothing_that_changes_from_run_to_run_is_stored(built):
 
 
 def test_ids_survive_an_edit_elsewhere():
-    cells = [notebooks.Cell("code", text) for text in ("a", "b", "a")]
-    edited = [cells[0], notebooks.Cell("code", "new"), *cells[1:]]
+    cells = [source.Cell("code", text) for text in ("a", "b", "a")]
+    edited = [cells[0], source.Cell("code", "new"), *cells[1:]]
     before, after = ([c.id for c in notebooks.skeleton(x).cells] for x in (cells, edited))
     assert len(set(before)) == 3 and [after[0], *after[2:]] == before
 
 
 def made(*outputs, sources=("a = 1", "print(a)", "print(2 * a)", "last = 3"), varies=(1, 2)):
     """A notebook whose varying cells hold the given texts."""
-    cells = [notebooks.Cell("code", s, ("varies",) if i in varies else ()) for i, s in enumerate(sources)]
+    cells = [source.Cell("code", s, ("varies",) if i in varies else ()) for i, s in enumerate(sources)]
     notebook, texts = notebooks.skeleton(cells), iter(outputs)
     for cell in notebook.cells:
         cell.execution_count = 1
@@ -339,12 +418,10 @@ def test_refresh_renews_what_varies_and_nothing_else(built, tmp_path, monkeypatc
 
 
 def test_stubs_keep_their_indentation():
-    source = (
-        "def f(x):\n    # BEGIN SOLUTION\n    # STUB: if x:\n    # STUB:     ...\n    return 3\n    # END SOLUTION\n"
-    )
-    source += "# BEGIN SOLUTION\ny = 5\n# END SOLUTION\nf(2)"
-    assert notebooks.stubbed(source) == "def f(x):\n    if x:\n        ...\n...  # your code here\nf(2)"
-    assert notebooks.solved(source) == "def f(x):\n    return 3\ny = 5\nf(2)"
+    text = "def f(x):\n    # BEGIN SOLUTION\n    # STUB: if x:\n    # STUB:     ...\n    return 3\n    # END SOLUTION\n"
+    text += "# BEGIN SOLUTION\ny = 5\n# END SOLUTION\nf(2)"
+    assert source.stubbed(text) == "def f(x):\n    if x:\n        ...\n...  # your code here\nf(2)"
+    assert source.solved(text) == "def f(x):\n    return 3\ny = 5\nf(2)"
 
 
 # ------------------------------------------------------------------------------------ what the builder refuses
@@ -388,7 +465,7 @@ REFUSED = {
 @pytest.mark.parametrize("what", REFUSED)
 def test_the_builder_refuses(session, what):
     code, tags, words = REFUSED[what]
-    cell = notebooks.Cell("code", code, tags)
+    cell = source.Cell("code", code, tags)
     outputs, _ = session.run(code)
     outputs = [notebooks.normalised(output, cell) for output in outputs]
     found = [*notebooks.problems(outputs, cell), *kernel.uncaught(session.client, wait=True)]
@@ -407,7 +484,7 @@ ALLOWED = {
 @pytest.mark.parametrize("what", ALLOWED)
 def test_the_builder_allows(session, what):
     code, tags = ALLOWED[what]
-    cell = notebooks.Cell("code", code, tags)
+    cell = source.Cell("code", code, tags)
     outputs, _ = session.run(code)
     if what.startswith("a warning"):
         outputs[0].text = re.sub(r"\S+\.py:", "cell:", outputs[0].text)
@@ -481,8 +558,8 @@ def test_a_failed_build_names_the_cell_and_writes_nothing(tmp_path, capsys):
 )
 def test_a_mistake_in_a_source_is_named(tmp_path, old, new, words):
     assert old in TINY
-    with pytest.raises(notebooks.BuildError, match=re.escape(words)):
-        notebooks.read_source(write(tmp_path, TINY.replace(old, new)))
+    with pytest.raises(source.BuildError, match=re.escape(words)):
+        source.read_source(write(tmp_path, TINY.replace(old, new)))
 
 
 def test_check_sees_every_disagreement(built, tmp_path):
@@ -525,7 +602,7 @@ def test_nbval_passes_what_was_built_and_fails_what_was_tampered_with(built, tmp
     tampered = nbformat.read(built / "solutions" / "97_tiny.ipynb", 4)
     next(c for c in tampered.cells if c.source.startswith("answer")).outputs[0].text = "✅ 97.sum\n"
     nbformat.write(tampered, folder / "tampered.ipynb")
-    code = [notebooks.Cell("code", s) for s in ("import threading", "threading.Timer(0.7, lambda: 1 / 0).start()")]
+    code = [source.Cell("code", s) for s in ("import threading", "threading.Timer(0.7, lambda: 1 / 0).start()")]
     late = notebooks.skeleton(code)
     for cell in late.cells:
         cell.execution_count = 1
@@ -613,6 +690,7 @@ def test_a_new_notebook_has_every_file_it_needs_and_passes_the_tests(whole_proje
         ("00_again", "notebooks/src/00_start_here.py is there"),
         ("97_taken", "sftlib/checks/nb97.py is there"),
         ("98_no_table", "no table of notebooks"),
+        ("98_two_deeper", "there is no 98_two"),
     ],
 )
 def test_a_new_notebook_that_cannot_be_is_refused_and_nothing_is_written(project, name, words, capsys):
@@ -630,3 +708,15 @@ def test_a_new_row_stands_in_the_order_of_the_numbers():
     for number, place in (("01", 5), ("03", 6)):
         lines = new_notebook._with_row(readme, number, f"{number}_b", "B").splitlines()
         assert lines[place].startswith(f"| {number} | [B](notebooks/{number}_b.ipynb)") and len(lines) == 9
+
+
+def test_a_deeper_notebook_has_its_number_and_files_of_its_own(project):
+    (project / "tests" / "browser").mkdir(parents=True)
+    made = [p.relative_to(project).as_posix() for p in new_notebook.make("00_start_here_deeper", project)]
+    assert made[:2] == ["notebooks/src/00_start_here_deeper.py", "sftlib/checks/nb00_deeper.py"]
+    assert made[2:4] == ["tests/checks_00_deeper.py", "tests/checks_00_deeper_slips.py"]
+    rows = [r for r in (project / "README.md").read_text(encoding="utf-8").splitlines() if r.startswith("| 0")]
+    assert "00_start_here.ipynb" in rows[0] and "01_" in rows[2]
+    assert rows[1].startswith("| 00 | [Start here, going deeper](notebooks/00_start_here_deeper.ipynb) |")
+    with pytest.raises(ValueError, match="got the number 00, but .*00_start_here_deeper.py is there"):
+        new_notebook.make("00_start_here_deeper", project)

@@ -86,11 +86,12 @@ def copy_course():
 
 
 def find_notebook(word):
-    """ "2", "02", "02_decoupling" or "02_decoupling.ipynb" -> the notebook's file name."""
+    """ "2", "02", "02_decoupling" or "02_decoupling.ipynb" -> the notebook's file name; a deeper one's name in full"""
     names = course_notebooks()
     stem = os.path.basename(word)[: -len(".ipynb")] if word.endswith(".ipynb") else word
     stem = stem.zfill(2) if stem.isdigit() else stem
-    found = [n for n in names if n == stem + ".ipynb" or n.startswith(stem + "_")]
+    found = [n for n in names if n == stem + ".ipynb"]
+    found = found or [n for n in names if n.startswith(stem + "_") and not n.endswith("_deeper.ipynb")]
     if len(found) != 1:
         raise Problem(f"There is no notebook {word!r}. Choose one of: {', '.join(n[:-6] for n in names)}")
     return found[0]
@@ -124,5 +125,6 @@ def reset(words):
 
 def tell_outdated(names):
     for name in names:
-        fresh = f"python lab.py reset {name[:2]}" if name in course_notebooks() else f"delete my/{name} and start again"
+        short = name[:-6] if name.endswith("_deeper.ipynb") else name[:2]
+        fresh = f"python lab.py reset {short}" if name in course_notebooks() else f"delete my/{name} and start again"
         say(f"The course has a newer {name}; yours is left as it is. A fresh one: {fresh}")

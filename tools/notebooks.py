@@ -10,6 +10,10 @@
 notebooks/NN_topic.ipynb             exercises as stubs; executed from top to bottom in the quick profile
 notebooks/solutions/NN_topic.ipynb   title, cells tagged `setup`, and the exercises with their solutions; executed
 
+What goes beyond a notebook's main path stands in a second one of the same number, NN_topic_deeper (Going deeper): 05
+builds both, a whole name only that one. Its checkers are in `sftlib/checks/nbNN_deeper.py`, the rest likewise.
+How long either may be, and how its minutes are counted: tools/source.py, `too_long`; a test holds it.
+
 How to write a source
 ---------------------
 A percent script: `# %% [markdown]` starts text (every line commented), `# %%` starts code, and tags follow as in
@@ -79,10 +83,8 @@ import hashlib
 import re
 import sys
 import tempfile
-from dataclasses import dataclass, replace
 from pathlib import Path
 
-import jupytext
 import nbformat
 import nbformat.v4
 
@@ -90,149 +92,15 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # so that it also runs as a script
 
 from tools import kernel, new_notebook  # noqa: E402
+from tools.source import BuildError, learner_cells, read_source, solved_cells  # noqa: E402
 
-TAGS = {"setup", "exercise", "solution", "varies", "raises-exception", "stderr", "hide-input"}
 METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
-BEGIN, END, STUB = "# BEGIN SOLUTION", "# END SOLUTION", "# STUB:"
-CHECK = re.compile(r"""^check\(\s*["']([^"']+)["']""", re.M)
-HINT = re.compile(r"<details>\s*<summary>Hint (\d)</summary>")
 ADDRESS = re.compile(r"\b0x[0-9a-f]{6,}")
 WIDGET = "application/vnd.jupyter.widget-view+json"
 LIMIT_S = 90
-WIDTH = 88  # characters of a line of code, as a browser window of 1,280 pixels shows them
-
-
-class BuildError(Exception):
-    """What is wrong with which cell."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One cell of a source: kind "markdown" or "code", its text, its tags, and the line where it starts."""
-
-    kind: str
-    source: str
-    tags: tuple[str, ...] = ()
-    line: int = 0
-
-
-# ---------------------------------------------------------------------------------------------------------- the source
-
-
-def read_source(path):
-    """path of a percent script -> list of Cell; a mistake in the form is a BuildError that names the line."""
-    text = path.read_text(encoding="utf-8")
-    starts = [i for i, line in enumerate(text.splitlines(), 1) if line.startswith("# %%")]
-    parsed = jupytext.reads(text, fmt="py:percent").cells
-    if len(parsed) != len(starts):
-        raise BuildError(
-            f"{path.name}: text before the first `# %%`, or an empty cell: {len(parsed)} cells, {len(starts)} marks"
-        )
-    cells = [
-        Cell(c.cell_type, c.source.strip("\n"), tuple(c.metadata.get("tags", ())), line)
-        for c, line in zip(parsed, starts, strict=True)
-    ]
-    wrong = [f"{path.name}:{line}: {what}" for line, what in _mistakes(cells)]
-    if wrong:
-        raise BuildError("\n".join(wrong))
-    return cells
-
-
-def _mistakes(cells):
-    if not cells or cells[0].kind != "markdown" or not cells[0].source.startswith("# "):
-        yield 1, "the first cell must be text that starts with `# NN Title`"
-    for i, cell in enumerate(cells):
-        if unknown := set(cell.tags) - TAGS:
-            yield cell.line, f"unknown tags {sorted(unknown)}; there are {sorted(TAGS)}"
-        if not cell.source.strip() or cell.kind not in ("markdown", "code"):
-            yield cell.line, f"an empty or {cell.kind} cell"
-        if cell.kind == "code":
-            yield from (
-                (cell.line + 1 + row, f"{len(line)} characters of code; at most {WIDTH} fit a learner's window")
-                for row, line in enumerate(cell.source.splitlines())
-                if len(line) > WIDTH
-            )
-        if "exercise" in cell.tags:
-            yield from ((cell.line, what) for what in _exercise_mistakes(cells, i))
-        elif BEGIN in cell.source or END in cell.source:
-            yield cell.line, "a solution outside a cell tagged `exercise`"
-
-
-def _exercise_mistakes(cells, i):
-    marks = [line.strip() for line in cells[i].source.splitlines() if line.strip() in (BEGIN, END)]
-    if not marks or marks != [BEGIN, END] * (len(marks) // 2):
-        yield f"an exercise needs `{BEGIN}` … `{END}`, each on its own line"
-    if not CHECK.search(cells[i].source):
-        yield 'an exercise needs a line `check("NN.name", answer)`'
-    before, after = _text_before(cells, i), cells[i + 1 : i + 2]
-    if not before:
-        yield "an exercise needs a text cell with its task just before it"
-    hints = [h for c in (*before, *after) if c.kind == "markdown" for h in HINT.findall(c.source)]
-    if hints != ["1", "2", "3"]:
-        yield f"an exercise needs three <details><summary>Hint 1</summary> … around it, got {hints}"
-
-
-def _text_before(cells, i):
-    """The text cells between cell i and the code before it, without another exercise's hints."""
-    start = i
-    while start > 1 and cells[start - 1].kind == "markdown":
-        start -= 1
-    if start > 0 and "exercise" in cells[start - 1].tags:
-        start += 1  # the first text after an exercise holds its hints
-    return cells[start:i]
-
-
-def checks_in(cells):
-    """list of Cell -> the names given to `check`, in order."""
-    return [name for cell in cells if "exercise" in cell.tags for name in CHECK.findall(cell.source)]
-
-
-def stubbed(source):
-    """An exercise's source as the learner gets it."""
-    out, stubs, inside = [], [], None
-    for line in source.splitlines():
-        text = line.strip()
-        if text == BEGIN:
-            inside, stubs = line[: line.index("#")], []
-        elif text == END:
-            out += [inside + s for s in stubs or ["...  # your code here"]]
-            inside = None
-        elif inside is None:
-            out.append(line)
-        elif text.startswith(STUB):
-            stubs.append(text[len(STUB) :].removeprefix(" "))
-    return "\n".join(out)
-
-
-def solved(source):
-    """An exercise's source with its solution and without the marks."""
-    lines = source.splitlines()
-    return "\n".join(x for x in lines if x.strip() not in (BEGIN, END) and not x.strip().startswith(STUB))
-
-
-def learner_cells(cells):
-    """The cells of the learner's notebook."""
-    kept = [c for c in cells if "solution" not in c.tags]
-    return [replace(c, source=stubbed(c.source)) if "exercise" in c.tags else c for c in kept]
-
-
-def solved_cells(cells):
-    """The cells of the solved notebook; none when the notebook has nothing to solve."""
-    if not any({"exercise", "solution"} & set(c.tags) for c in cells):
-        return []
-    title = cells[0].source.splitlines()[0].removeprefix("# ")
-    note = "Only what the exercises need; the hints and the rest are in the notebook itself."
-    chosen = [replace(cells[0], source=f"# Solutions: {title}\n\n{note}")]
-    for i, cell in enumerate(cells):
-        if "exercise" in cell.tags:
-            chosen += [c for c in _text_before(cells, i) if not {"setup", "solution"} & set(c.tags)]
-            chosen.append(replace(cell, source=solved(cell.source)))
-        elif {"setup", "solution"} & set(cell.tags) and i > 0:
-            chosen.append(cell)
-    return chosen
 
 
 # -------------------------------------------------------------------------------------------------------- the notebook
@@ -493,6 +361,13 @@ def _stale(cells, path):
         yield from unsolved(stored)
 
 
+def chosen(sources, words):
+    """paths of sources, beginnings of their names -> those meant; a whole name means that one and no deeper one"""
+    whole = [w for w in words if any(s.stem == w for s in sources)]
+    rest = tuple(w for w in words if w not in whole)
+    return [s for s in sources if not words or s.stem in whole or s.name.startswith(rest)]
+
+
 def start(name, folder):
     """Make the files of a new notebook and build it; -> the exit status."""
     try:
@@ -509,10 +384,14 @@ def start(name, folder):
 def main(argv=None, folder=ROOT / "notebooks"):
     """Command line; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("which", nargs="*", metavar="NN", help="beginnings of names; all if none is given")
+    parser.add_argument(
+        "which", nargs="*", metavar="NN", help="beginnings of names, or whole ones; all if none is given"
+    )
     parser.add_argument("--refresh", action="store_true", help="renew the outputs of cells tagged `varies`")
     parser.add_argument("--text", action="store_true", help="text, comments and layout only: keep outputs, run nothing")
-    parser.add_argument("--new", metavar="NN_topic", help="make the files of a new notebook, and build it")
+    parser.add_argument(
+        "--new", metavar="NN_topic", help="make the files of a new notebook, and build it; NN_topic_deeper too"
+    )
     parser.add_argument("--check", action="store_true", help="compare sources and notebooks, run nothing")
     args = parser.parse_args(argv)
     if args.new:
@@ -522,7 +401,7 @@ def main(argv=None, folder=ROOT / "notebooks"):
         print("\n".join(found) or "sources and notebooks agree")
         return int(bool(found))
     which = tuple(w for w in args.which if w != "build")
-    sources = [s for s in sorted((folder / "src").glob("*.py")) if not which or s.name.startswith(which)]
+    sources = chosen(sorted((folder / "src").glob("*.py")), which)
     if not sources:
         print(f"no source in {folder.name}/src begins with {', '.join(which) or 'anything'}")
         return 1

@@ -1,7 +1,8 @@
 """Exercise checkers: `check(name, answer)` prints one line and never raises.
 
 ✅ correct, ⬜ still to do, ❌ what is wrong. A notebook's checkers live in the module `nbNN` beside this one and are
-loaded at the first `check("NN.…")`. A checker takes the learner's answer, tries it on small cases, and returns nothing:
+loaded at the first `check("NN.…")`, as is `nbNN_deeper`, where there is one, of its Going-deeper notebook. A checker
+takes the learner's answer, tries it on small cases, and returns nothing:
 
     @checker("00.accuracy")
     def _accuracy(answer):
@@ -99,8 +100,9 @@ def _words(error: BaseException) -> str:
 
 
 def _find(name):
-    with contextlib.suppress(ModuleNotFoundError):
-        importlib.import_module(f"sftlib.checks.nb{str(name).split('.')[0]}")
+    for ending in ("", "_deeper"):
+        with contextlib.suppress(ModuleNotFoundError):
+            importlib.import_module(f"sftlib.checks.nb{str(name).split('.')[0]}{ending}")
     if name not in CHECKERS:
         raise Wrong(f"there is no such exercise; there are {', '.join(sorted(CHECKERS)) or 'none'}")
     return CHECKERS[name]
