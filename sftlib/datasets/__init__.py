@@ -8,7 +8,8 @@ train = loader(cells.train, backbone.preprocess, shuffle=True, augment=augment.f
 """
 
 from sftlib.datasets.loading import Loader, loader, nest_loader
-from sftlib.datasets.nests import NestSplit
+from sftlib.datasets.nests import NestSplit, trimmed
 from sftlib.datasets.splits import PictureSplit, Split, Splits, stratified_split
 
-__all__ = ["Loader", "NestSplit", "PictureSplit", "Split", "Splits", "loader", "nest_loader", "stratified_split"]
+__all__ = ["Loader", "NestSplit", "PictureSplit", "Split", "Splits", "loader", "nest_loader", "stratified_split",
+           "trimmed"]  # fmt: skip

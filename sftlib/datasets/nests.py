@@ -40,3 +40,12 @@ class NestSplit(Split):
         sums = [0]
         each(lambda t: sums.append(checksum(t, sums[-1])) or t, (self.x, self.y))
         return sums[-1]
+
+
+def trimmed(examples: tuple, generator: torch.Generator) -> tuple:
+    """((frames (N, T, F), lengths (N,)), y) -> the same without the frames that are padding in all N, for `nest_loader`
+
+    With ``lengths`` there, examples of like length share a batch, and little of it is padding.
+    """
+    (frames, lengths), y = examples
+    return (frames[:, : int(lengths.max())], lengths), y

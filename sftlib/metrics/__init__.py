@@ -4,6 +4,7 @@ from sftlib.metrics.average_precision import AveragePrecision
 from sftlib.metrics.calibration import expected_calibration_error
 from sftlib.metrics.comparisons import Comparison, compare, hits_interval
 from sftlib.metrics.counts import Mean, balanced_accuracy, confusion_matrix, correct
+from sftlib.metrics.decoding import align, beam_decode
 from sftlib.metrics.error_rate import ErrorRate, edit_distance, greedy_decode
 from sftlib.metrics.intervals import Interval, bootstrap_interval, mean_interval, paired_interval
 from sftlib.metrics.measures import Accuracy, MeanIoU, Metric
@@ -17,7 +18,9 @@ __all__ = [
     "Mean",
     "MeanIoU",
     "Metric",
+    "align",
     "balanced_accuracy",
+    "beam_decode",
     "bootstrap_interval",
     "compare",
     "confusion_matrix",

@@ -15,11 +15,15 @@ RATES = 1_000, 1_000_000  # Hz
 
 
 def read(path: Path) -> tuple[np.ndarray, int]:
-    """path -> samples float32 (n,), the mean of the channels, in [-1, 1] (floating point as stored); rate in Hz
+    """path -> samples float32 (n,), rate in Hz, as `decode` has them"""
+    return decode(path.read_bytes())
+
+
+def decode(content: bytes) -> tuple[np.ndarray, int]:
+    """bytes of a file -> samples float32 (n,), mean of the channels, in [-1, 1] (floating point as stored); rate in Hz
 
     ValueError that says what is wrong: no WAV, cut, empty, compressed, silent, shorter than 25 ms, not finite.
     """
-    content = path.read_bytes()
     if not content:
         raise ValueError("empty")
     form, data = _chunks(content)
