@@ -2,7 +2,7 @@
 
 import pytest
 
-from tools import experiments
+from tools.experiments import run as experiments
 
 
 def experiment_fixtures(name: str, scope: str = "function") -> tuple:

@@ -21,6 +21,7 @@ EDGES = {
     "losses": {"inputs"},
     "schedules": {"inputs"},
     "search": set(),
+    "results": {"runtime"},
     "adaptation": {"inputs"},
     "model": {"runtime"},
     "backbones": {"model", "runtime"},

@@ -1,13 +1,13 @@
 """The published ELPV protocol: its table is whole and adds up, and the probe's row comes out again."""
 
-import importlib
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 from tables import experiment_fixtures
+
+from tools.experiments import elpv_search
 
 CELLS = {"0": 377, "33": 74, "67": 26, "100": 179}  # of the 656 test cells, by what the expert said
 
@@ -111,9 +111,8 @@ def test_cached_maps_train_what_lies_above_the_cut_on_what_pictures_would_give(m
     assert math.isclose(float(p.sum()), len(y), rel_tol=1e-4)
 
 
-def test_every_loss_of_the_search_is_a_mean_over_its_terms(monkeypatch):
-    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "tools")
-    recipes = importlib.import_module("elpv_search").SEARCH
+def test_every_loss_of_the_search_is_a_mean_over_its_terms():
+    recipes = elpv_search.SEARCH
     g = torch.Generator().manual_seed(3)
     logits, y = torch.randn(13, 4, generator=g), torch.randint(4, (13,), generator=g)
     losses = {recipe.loss.__name__: (recipe.loss, recipe.terms) for recipe in recipes}

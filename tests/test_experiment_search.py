@@ -3,7 +3,7 @@
 from tables import assert_whole, experiment_fixtures
 
 from sftlib.search import search
-from tools import experiments
+from tools.experiments import run as experiments
 
 module, table = experiment_fixtures("search")
 

@@ -9,7 +9,7 @@ from tables import assert_counts, assert_whole, experiment_fixtures
 
 from sftlib.datasets import photo_details
 from sftlib.features import extract
-from tools import experiments
+from tools.experiments import run as experiments
 
 CELLS = {"val": 222, "test": 334}
 PICTURES = {"photo details": {"val": 240, "test": 480}, "cell type": CELLS, "cell defect": CELLS}
@@ -144,7 +144,7 @@ def test_computing_a_row_again_chooses_again_and_so_can_contradict_the_table(tin
     monkeypatch.setattr(tiny, "train", train)
     monkeypatch.setattr(tiny, "moved", lambda f, before: 0.0)
     monkeypatch.setattr(tiny, "accuracy", lambda model, target, part: float(model.at == other))
-    monkeypatch.setattr(experiments, "load", lambda name, tools: tiny)
+    monkeypatch.setattr(experiments, "load", lambda name, here: tiny)
     stored, new = experiments.recompute("strategy_grid", index)
     assert (new["lr"], new["weight"]) == other != (float(stored["lr"]), float(stored["weight"]))
     assert len(set(tried)) == len(tiny.RATES) * len(tiny.WEIGHTS["L2-SP"])

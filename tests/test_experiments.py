@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tools import experiments
+from tools.experiments import run as experiments
 
 FAKE = '''"""A tiny experiment."""
 SEEDS = range(3)
@@ -25,9 +25,9 @@ def run(setting, seed):
 def folders(tmp_path, monkeypatch):
     """Where the fake experiment is and where its results go."""
     monkeypatch.setattr(sys, "dont_write_bytecode", True)  # a test changes it twice in a second, to the same size
-    (tmp_path / "tools").mkdir()
-    (tmp_path / "tools" / "experiment_fake.py").write_text(FAKE.replace("STOP", ""), encoding="utf-8")
-    return {"tools": tmp_path / "tools", "results": tmp_path / "results"}
+    (tmp_path / "tools" / "experiments").mkdir(parents=True)
+    (tmp_path / "tools" / "experiments" / "fake.py").write_text(FAKE.replace("STOP", ""), encoding="utf-8")
+    return {"here": tmp_path / "tools" / "experiments", "results": tmp_path / "results"}
 
 
 def rows(folders):
@@ -54,7 +54,7 @@ def test_rows_already_there_are_not_run_again(folders, capsys):
 
 
 def test_an_interrupted_run_keeps_its_rows_and_goes_on(folders, capsys):
-    path = folders["tools"] / "experiment_fake.py"
+    path = folders["here"] / "fake.py"
     path.write_text(FAKE.replace("STOP", "if len(CALLS) == 4: raise KeyboardInterrupt"), encoding="utf-8")
     assert experiments.main(["fake"], **folders) == 130
     assert len(rows(folders)) == 3 and "goes on from here" in capsys.readouterr().out
@@ -91,7 +91,7 @@ def test_a_stored_row_can_be_computed_again(folders, capsys):
 
 def test_a_changed_experiment_does_not_mix_with_old_rows(folders, capsys):
     experiments.run("fake", **folders)
-    path = folders["tools"] / "experiment_fake.py"
+    path = folders["here"] / "fake.py"
     path.write_text(FAKE.replace("STOP", "").replace('"kind"', '"sort"'), encoding="utf-8")
     assert experiments.main(["fake"], **folders) == 1
     assert "the experiment has changed" in capsys.readouterr().out
@@ -102,7 +102,7 @@ def test_a_changed_experiment_does_not_mix_with_old_rows(folders, capsys):
 
 @pytest.mark.parametrize("old, new", [('"rate": 0.5, ', ""), ('"kind"', '"seed"'), ('"loss":', '"rate":')])
 def test_columns_that_clash_are_refused(folders, old, new, capsys):
-    (folders["tools"] / "experiment_fake.py").write_text(FAKE.replace("STOP", "").replace(old, new), encoding="utf-8")
+    (folders["here"] / "fake.py").write_text(FAKE.replace("STOP", "").replace(old, new), encoding="utf-8")
     assert experiments.main(["fake"], **folders) == 1
 
 
@@ -116,29 +116,29 @@ def test_the_list_shows_what_is_done(folders, capsys):
 
 
 def test_code_version_changes_with_the_experiment_and_only_then(folders):
-    version = experiments.code_version(experiments.load("fake", folders["tools"]))
-    assert version == experiments.code_version(experiments.load("fake", folders["tools"]))
-    path = folders["tools"] / "experiment_fake.py"
+    version = experiments.code_version(experiments.load("fake", folders["here"]))
+    assert version == experiments.code_version(experiments.load("fake", folders["here"]))
+    path = folders["here"] / "fake.py"
     path.write_text(path.read_text(encoding="utf-8") + "x = 3\n", encoding="utf-8")
-    assert version != experiments.code_version(experiments.load("fake", folders["tools"]))
+    assert version != experiments.code_version(experiments.load("fake", folders["here"]))
 
 
 def versions(folders, edits):
     """Edits of files of the tools folder, one after the other -> the code version after each."""
-    module, found = experiments.load("fake", folders["tools"]), []
+    module, found = experiments.load("fake", folders["here"]), []
     for name, text in edits:
-        (folders["tools"] / name).write_text(text, encoding="utf-8")
+        (folders["here"] / name).write_text(text, encoding="utf-8")
         found.append(experiments.code_version(module))
     return found
 
 
 def test_code_version_changes_with_what_the_experiment_imports_of_tools_directly_or_not(folders):
-    own = FAKE.replace("STOP", "from tools import helper_one")
+    own = FAKE.replace("STOP", "from tools.experiments import helper_one")
     first, one, two, other = versions(
         folders,
         [
-            ("experiment_fake.py", own),
-            ("helper_one.py", "import helper_two\n"),
+            ("fake.py", own),
+            ("helper_one.py", "from tools.experiments import helper_two\n"),
             ("helper_two.py", "x = 2\n"),
             ("helper_three.py", "x = 3\n"),
         ],
@@ -149,15 +149,15 @@ def test_code_version_changes_with_what_the_experiment_imports_of_tools_directly
 
 def test_code_version_does_not_depend_on_what_else_is_imported_in_the_process(folders, monkeypatch):
     own = FAKE.replace("STOP", "from sftlib import schedules")
-    (version,) = versions(folders, [("experiment_fake.py", own)])
+    (version,) = versions(folders, [("fake.py", own)])
     monkeypatch.delitem(sys.modules, "sftlib.metrics", raising=False)
-    assert versions(folders, [("experiment_fake.py", own)]) == [version]
-    assert versions(folders, [("experiment_fake.py", own.replace("schedules", "metrics"))]) != [version]
+    assert versions(folders, [("fake.py", own)]) == [version]
+    assert versions(folders, [("fake.py", own.replace("schedules", "metrics"))]) != [version]
 
 
 def test_the_sources_of_an_experiment_are_its_own_and_those_of_what_it_imports():
-    found = experiments.sources(experiments.TOOLS / "experiment_search.py")
+    found = experiments.sources(experiments.HERE / "search.py")
     names = {p.relative_to(experiments.ROOT).as_posix() for p in found}
-    assert {"tools/experiment_strategy_grid.py", "sftlib/search.py", "sftlib/datasets/photo_details.py"} <= names
+    assert {"tools/experiments/strategy_grid.py", "sftlib/search.py", "sftlib/datasets/photo_details.py"} <= names
     assert not [n for n in names if not n.startswith(("sftlib/", "tools/"))]
-    assert "tools/experiment_elpv.py" not in names and "sftlib/widgets/live.py" not in names
+    assert "tools/experiments/elpv.py" not in names and "sftlib/widgets/live.py" not in names

@@ -531,7 +531,7 @@ for way in WAYS:
     )
 
 # %% [markdown]
-# The table took about fifteen minutes of one core (`python tools/experiments.py label_budget`). One seed of it runs
+# The table took about fifteen minutes of one core (`python tools/experiments/run.py label_budget`). One seed of it runs
 # live: first the four ways in which *f* stands still.
 
 

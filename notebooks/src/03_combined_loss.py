@@ -836,8 +836,8 @@ print(f"by hand {by_hand.item():.4f}   from sftlib {from_sftlib.item():.4f}")
 # **Predict.** With 100 labels, the best of these losses beats plain cross-entropy by
 # (a) 5 points or more, (b) 1 to 4 points, clearly, (c) nothing that six seeds can show.
 #
-# The table is `data/results/combined_loss.csv` (`python tools/experiments.py combined_loss` makes it). Here we run its
-# seed 0 live for two losses; rounding apart, it is the same run.
+# The table is `data/results/combined_loss.csv` (`python tools/experiments/run.py combined_loss` makes it). Here we run
+# its seed 0 live for two losses; rounding apart, it is the same run.
 
 # %%
 with open(

@@ -723,7 +723,7 @@ assert (
 #
 # g starts at random in every row but LP-FT (and what is interpolated from it): that is LP-FT's whole point.
 #
-# `python tools/experiments.py regimes` makes the table, in about twenty minutes of one core.
+# `python tools/experiments/run.py regimes` makes the table, in about twenty minutes of one core.
 
 # %%
 with open(ROOT / "data" / "results" / "regimes.csv", encoding="utf-8") as file:
@@ -1095,7 +1095,7 @@ fit(model, loader(few, squeezenet.preprocess), optimizer, epochs=1)
 #   surely functional* counts as defective (ours: 1/2 and more);
 # - a sure cell weighs 1, an unsure one its probability, in the evaluation too: *weighted accuracy*.
 #
-# `tools/experiment_elpv.py` keeps cells, sizes, labels and weights, cuts one stratified split of its own (theirs is
+# `tools/experiments/elpv.py` keeps cells, sizes, labels and weights, cuts one stratified split of its own (theirs is
 # not published), chooses everything on a fifth of the training part, and looks at the test part once a row. A plus:
 # the weights of the last epochs averaged, each cell seen from eight sides. What it found, and what it took:
 
@@ -1489,7 +1489,7 @@ check("05.merge", merged_kernel)
 #
 # ### ★★★ Exercise 7: the same table for your data
 #
-# Copy `tools/experiment_regimes.py`, put your own pictures in `mono()` and your shifted ones in `poly()`. Decide the
+# Copy `tools/experiments/regimes.py`, put your own pictures in `mono()` and your shifted ones in `poly()`. Decide the
 # seeds, the measure and what would refute you *before* you look at the test set.
 
 # %% [markdown] tags=["solution"]

@@ -399,7 +399,7 @@ assert 0.002 < moved[0] < 0.05
 # (2) Do the three regularised strategies beat plain fine-tuning with 20 labels: (a) clearly, (b) clearly on one task,
 # (c) nowhere that we can see?
 #
-# The table is `data/results/strategy_grid.csv`, made by `python tools/experiments.py strategy_grid`. Seed 0 of two
+# The table is `data/results/strategy_grid.csv`, made by `python tools/experiments/run.py strategy_grid`. Seed 0 of two
 # strategies, live:
 
 

@@ -1,11 +1,11 @@
 """Run a longer experiment, seeds x settings, and write one row each to data/results/NAME.csv.
 
-    python tools/experiments.py NAME              run what is missing; safe to interrupt, goes on where it stopped
-    python tools/experiments.py NAME --limit 3    at most three rows
-    python tools/experiments.py NAME --seeds 5    seeds 0 to 4 instead of the module's own
-    python tools/experiments.py --list            the experiments, and how much of each is done
+    python tools/experiments/run.py NAME              run what is missing; safe to interrupt, goes on where it stopped
+    python tools/experiments/run.py NAME --limit 3    at most three rows
+    python tools/experiments/run.py NAME --seeds 5    seeds 0 to 4 instead of the module's own
+    python tools/experiments/run.py --list            the experiments, and how much of each is done
 
-How to add one: a module `tools/experiment_NAME.py` with a docstring (its first line is what --list shows) and
+How to add one: a module `tools/experiments/NAME.py` with a docstring (its first line is what --list shows) and
 
     SEEDS = range(5)
 
@@ -22,10 +22,8 @@ live, and a test recomputes one row with `recompute`.
 
 import argparse
 import ast
-import csv
 import hashlib
 import importlib.util
-import io
 import os
 import platform
 import sys
@@ -34,27 +32,31 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "data" / "results"
-TOOLS = ROOT / "tools"
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+sys.path[0] = str(ROOT) if sys.path[0] == str(HERE) else sys.path[0]  # run as a script: experiments import each other
+
+from sftlib.results import append, folder, read  # noqa: E402
+
+RESULTS = folder()
 ABOUT = ("seconds", "code", "machine")  # columns after seed, setting and results
 
 
-def load(name, tools=TOOLS):
+def load(name, here=HERE):
     """name of an experiment -> its module"""
-    path = tools / f"experiment_{name}.py"
-    if not path.exists():
-        there = ", ".join(names(tools)) or "none yet"
-        raise ValueError(f"got experiment {name!r}; expected one of: {there}. A new one is a module tools/{path.name}")
+    path, there = here / f"{name}.py", names(here)
+    if name not in there:
+        known = ", ".join(there) or "none yet"
+        raise ValueError(f"got experiment {name!r}; expected one of: {known}. A new one is a module {path.name} there")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-def names(tools=TOOLS):
-    """The experiments there are."""
-    return sorted(p.stem.removeprefix("experiment_") for p in tools.glob("experiment_*.py"))
+def names(here=HERE):
+    """The experiments there are: the modules that have settings."""
+    return sorted(p.stem for p in here.glob("*.py") if "\ndef settings(" in p.read_text(encoding="utf-8"))
 
 
 def jobs(module, seeds=None):
@@ -73,14 +75,6 @@ def key(setting, seed):
     return (str(seed), *(str(value) for value in setting.values()))
 
 
-def read(path):
-    """path of a CSV -> list of rows as dicts of text; a last line cut off by a crash does not count"""
-    if not path.exists():
-        return []
-    whole = path.read_text(encoding="utf-8").rpartition("\n")[0]
-    return list(csv.DictReader(io.StringIO(whole)))
-
-
 def done(path, setting_keys):
     """path of a CSV, names of the setting's columns -> keys of the rows that it holds"""
     rows = read(path)
@@ -90,25 +84,6 @@ def done(path, setting_keys):
             "the experiment has changed; delete or rename the old file"
         )
     return {tuple(row[k] for k in ("seed", *setting_keys)) for row in rows}
-
-
-def append(path, row):
-    """Add a row (dict) in one write that reaches the disk; mend a last line that a crash cut off."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rows = read(path)
-    if rows and list(rows[0]) != list(row):
-        raise ValueError(f"{path.name} has the columns {list(rows[0])}, this row has {list(row)}: rename the old file")
-    if path.exists():
-        content = path.read_bytes()
-        os.truncate(path, content.rfind(b"\n") + 1)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(row), lineterminator="\n")
-    if not rows and not (path.exists() and path.stat().st_size):
-        writer.writeheader()
-    writer.writerow(row)
-    with open(path, "ab", buffering=0) as file:
-        file.write(text.getvalue().encode())
-        os.fsync(file.fileno())
 
 
 def code_version(module):
@@ -127,7 +102,7 @@ def sources(path):
     found, left = set(), [path]
     while left:
         tree = ast.parse(left.pop().read_text(encoding="utf-8"))
-        new = {file for name in _imported(tree) for file in _files(name, path.parents[1])} - found
+        new = {file for name in _imported(tree) for file in _files(name, path.parents[2])} - found
         found |= new
         left += new
     return found
@@ -147,9 +122,9 @@ def _files(name, root):
     """dotted name -> its files below `root` or this project: packages on the way, and the module; none of others"""
     parts = name.split(".")
     if parts[0] not in ("sftlib", "tools"):
-        parts = ["tools", *parts]  # a script's own folder is on the path
-    for folder in dict.fromkeys((root, ROOT)):
-        here = [folder.joinpath(*parts[:n]) for n in range(1, len(parts) + 1)]
+        return []
+    for base in dict.fromkeys((root, ROOT)):
+        here = [base.joinpath(*parts[:n]) for n in range(1, len(parts) + 1)]
         files = [f for p in here for f in (p.with_name(p.name + ".py"), p / "__init__.py") if f.is_file()]
         if files:
             return files
@@ -179,9 +154,9 @@ def one_row(module, setting, seed, version):
     return {"seed": seed, **setting, **result, **about}
 
 
-def run(name, *, tools=TOOLS, results=RESULTS, seeds=None, limit=None):
+def run(name, *, here=HERE, results=RESULTS, seeds=None, limit=None):
     """Run what is missing of an experiment; -> how many rows were added."""
-    module, path = load(name, tools), results / f"{name}.csv"
+    module, path = load(name, here), results / f"{name}.csv"
     todo = jobs(module, seeds)
     there = done(path, todo[0][0].keys())
     missing = [(setting, seed) for setting, seed in todo if key(setting, seed) not in there][:limit]
@@ -195,9 +170,9 @@ def run(name, *, tools=TOOLS, results=RESULTS, seeds=None, limit=None):
     return len(missing)
 
 
-def recompute(name, index=0, *, tools=TOOLS, results=RESULTS):
+def recompute(name, index=0, *, here=HERE, results=RESULTS):
     """Run row `index` of the stored results again -> (stored results as text, new results)"""
-    module, row = load(name, tools), read(results / f"{name}.csv")[index]
+    module, row = load(name, here), read(results / f"{name}.csv")[index]
     setting, seed = next(
         (setting, seed)
         for setting, seed in jobs(module, int(row["seed"]) + 1)
@@ -207,17 +182,17 @@ def recompute(name, index=0, *, tools=TOOLS, results=RESULTS):
     return {k: row[k] for k in new}, new
 
 
-def print_list(tools=TOOLS, results=RESULTS):
+def print_list(here=HERE, results=RESULTS):
     """Print each experiment with what is done of it."""
-    for name in names(tools):
-        module = load(name, tools)
+    for name in names(here):
+        module = load(name, here)
         todo = jobs(module)
         there = done(results / f"{name}.csv", todo[0][0].keys())
         count = sum(key(setting, seed) in there for setting, seed in todo)
         print(f"{name}: {count} of {len(todo)} rows. {(module.__doc__ or '').strip().splitlines()[0]}")
 
 
-def main(argv=None, tools=TOOLS, results=RESULTS):
+def main(argv=None, here=HERE, results=RESULTS):
     """Command line; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name", nargs="?")
@@ -227,9 +202,9 @@ def main(argv=None, tools=TOOLS, results=RESULTS):
     args = parser.parse_args(argv)
     try:
         if args.list or not args.name:
-            print_list(tools, results)
+            print_list(here, results)
         else:
-            run(args.name, tools=tools, results=results, seeds=args.seeds, limit=args.limit)
+            run(args.name, here=here, results=results, seeds=args.seeds, limit=args.limit)
     except ValueError as error:
         print(error)
         return 1

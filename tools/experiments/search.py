@@ -8,10 +8,8 @@ far the best validation accuracy flatters. A row is a trial; what is drawn depen
 kept in a journal in the cache folder (and run again where that is missing).
 """
 
-import sys
 import time
 from functools import partial
-from pathlib import Path
 
 import torch
 from optuna.samplers import RandomSampler, TPESampler
@@ -21,10 +19,7 @@ from sftlib.runtime import cache_folder
 from sftlib.schedules import warmup_cosine
 from sftlib.search import search
 from sftlib.training import fit
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from tools import experiment_strategy_grid as grid  # noqa: E402  the same data, cut, model and precision
+from tools.experiments import strategy_grid as grid  # the same data, cut, model and precision
 
 SEEDS = range(5)
 TARGET, LABELS, TRIALS = "photo details", 100, 20

@@ -1,6 +1,6 @@
-"""The search behind tools/experiment_elpv.py: which rate, loss, optimizer, start and depth?
+"""The search behind tools/experiments/elpv.py: which rate, loss, optimizer, start and depth?
 
-    python tools/elpv_search.py        runs what is missing, adds rows to data/results/elpv_search.csv
+    python -m tools.experiments.elpv_search        runs what is missing, adds rows to data/results/elpv_search.csv
 
 Each candidate trains on four fifths of the published training part (1,574 cells, cut by a seed, stratified) and is
 measured on the fifth that is left (394 cells: one cell is a quarter of a percent, and the standard error of an accuracy
@@ -11,11 +11,11 @@ to be cheap. One training gives four rows: with the last epochs' weights average
 import time
 from dataclasses import replace
 
-import experiments
 import torch
 import torch.nn.functional as F
 
-elpv = experiments.load("elpv")
+from sftlib import results
+from tools.experiments import elpv
 
 
 def smooth_levels(logits, y):
@@ -73,13 +73,13 @@ def tried(recipe, seed):
 
 def search():
     """Run what is missing of SEARCH; rows go to data/results/elpv_search.csv as they finish."""
-    path = experiments.RESULTS / "elpv_search.csv"
+    path = results.folder() / "elpv_search.csv"
     for recipe in SEARCH:
         about = {k: str(v) for k, v in described(recipe).items() if k != "averaged"}
-        if any(all(row[k] == v for k, v in about.items()) for row in experiments.read(path)):
+        if any(all(row[k] == v for k, v in about.items()) for row in results.read(path)):
             continue
         for row in tried(recipe, SEARCH_SEED):
-            experiments.append(path, row)
+            results.append(path, row)
             print(row, flush=True)
 
 
