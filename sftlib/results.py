@@ -46,7 +46,7 @@ def numbers(rows: list[dict[str, str]], value: str, *by: str) -> dict:
 
 
 def append(path: Path, row: dict) -> None:
-    """Add a row in one write that reaches the disk; a last line that a crash cut off goes. Other columns: ValueError."""
+    """Add a row in one write that reaches the disk; a last line that a crash cut goes. Other columns: ValueError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = read(path)
     if rows and list(rows[0]) != list(row):

@@ -491,8 +491,8 @@ for score, title in SCORES.items():
 # For every task, candidate and seed: 200 labelled pictures, f's last stage and a new g are **fine-tuned** on them, with
 # a learning rate chosen on validation for this task and candidate, and tested once. (The stages below stay as they
 # came, which makes it affordable; `python tools/experiments/run.py pretrained_models` repeats it, and its docstring
-# tells all.) A second truth: f **frozen**, a tuned linear probe. Here are the rows of the table, and what the live cells
-# above have in common with it.
+# tells all.) A second truth: f **frozen**, a tuned linear probe. Here are the rows of the table, and what the live
+# cells above have in common with it.
 
 # %%
 with open(
