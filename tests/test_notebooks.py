@@ -280,6 +280,19 @@ def test_nothing_that_changes_from_run_to_run_is_stored(built):
     )
 
 
+def test_hints_may_stand_in_the_task_and_are_left_out_of_the_solved_notebook(tmp_path):
+    task = "# %% [markdown]\n# ### ★ Exercise {}: a product\n#\n# Multiply.\n#\n" + HINTS
+    code = (
+        '\n\n# %% tags=["exercise"]\n# BEGIN SOLUTION\nanswer = 2 * 3\n# END SOLUTION\ncheck("97.product", answer)\n\n'
+    )
+    first = TINY.partition("# %% [markdown]\n# ### ★")[0]
+    cells = source.read_source(write(tmp_path, first + task.format(1) + code + task.format(2) + code))
+    assert [c.source for c in source.solved_cells(cells) if c.kind == "markdown"][1:] == [
+        f"### ★ Exercise {i}: a product\n\nMultiply." for i in (1, 2)
+    ]
+    assert source.length(cells).exercises == 2 and source.length(cells).words < 60
+
+
 def test_ids_survive_an_edit_elsewhere():
     cells = [source.Cell("code", text) for text in ("a", "b", "a")]
     edited = [cells[0], source.Cell("code", "new"), *cells[1:]]

@@ -32,7 +32,8 @@ raises-exception  a failure on purpose: it must raise; stored as the failing lin
 stderr            may write to stderr (a warning on purpose); anywhere else that fails the build
 hide-input        the book folds the code away
 
-An exercise is three cells in this order: text with the task (★ in its heading), the code, text with three hints.
+An exercise is text with the task (★ in its heading) and the code. Three hints, folded, end that text, or stand in a
+text of their own after the code.
 
     # %% [markdown]
     # ### ★ Exercise 1: accuracy

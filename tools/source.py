@@ -12,6 +12,8 @@ import jupytext
 TAGS = {"setup", "exercise", "solution", "varies", "raises-exception", "stderr", "hide-input"}
 BEGIN, END, STUB = "# BEGIN SOLUTION", "# END SOLUTION", "# STUB:"
 CHECK = re.compile(r"""^check\(\s*["']([^"']+)["']""", re.M)
+DETAILS = re.compile(r"<details>.*?</details>\n*", re.S)
+STARRED = re.compile(r"^### ★", re.M)
 HINT = re.compile(r"<details>\s*<summary>Hint (\d)</summary>")
 WIDTH = 88  # characters of a line of code, as a browser window of 1,280 pixels shows them
 
@@ -75,7 +77,8 @@ def _exercise_mistakes(cells, i):
         yield f"an exercise needs `{BEGIN}` … `{END}`, each on its own line"
     if not CHECK.search(cells[i].source):
         yield 'an exercise needs a line `check("NN.name", answer)`'
-    before, after = _text_before(cells, i), cells[i + 1 : i + 2]
+    before = _text_before(cells, i)
+    after = [c for c in cells[i + 1 : i + 2] if not STARRED.search(c.source)]
     if not before:
         yield "an exercise needs a text cell with its task just before it"
     hints = [h for c in (*before, *after) if c.kind == "markdown" for h in HINT.findall(c.source)]
@@ -84,12 +87,12 @@ def _exercise_mistakes(cells, i):
 
 
 def _text_before(cells, i):
-    """The text cells between cell i and the code before it, without another exercise's hints."""
+    """The text cells between cell i and the code before it, without a cell of another exercise's hints."""
     start = i
     while start > 1 and cells[start - 1].kind == "markdown":
         start -= 1
-    if start > 0 and "exercise" in cells[start - 1].tags:
-        start += 1  # the first text after an exercise holds its hints
+    if start > 0 and "exercise" in cells[start - 1].tags and not STARRED.search(cells[start].source):
+        start += 1  # the first text after an exercise, unless it is the next one's task, holds its hints
     return cells[start:i]
 
 
@@ -136,7 +139,8 @@ def solved_cells(cells):
     chosen = [replace(cells[0], source=f"# Solutions: {title}\n\n{note}")]
     for i, cell in enumerate(cells):
         if "exercise" in cell.tags:
-            chosen += [c for c in _text_before(cells, i) if not {"setup", "solution"} & set(c.tags)]
+            texts = [c for c in _text_before(cells, i) if not {"setup", "solution"} & set(c.tags)]
+            chosen += [replace(c, source=DETAILS.sub("", c.source).strip()) for c in texts]
             chosen.append(replace(cell, source=solved(cell.source)))
         elif {"setup", "solution"} & set(cell.tags) and i > 0:
             chosen.append(cell)
@@ -146,9 +150,7 @@ def solved_cells(cells):
 # --------------------------------------------------------------------------------------------------------- its measure
 
 DEEPER = "_deeper"  # the end of the name of a Going-deeper notebook
-DETAILS = re.compile(r"<details>.*?</details>", re.S)
 WORD = re.compile(r"\S*\w\S*")
-STARRED = re.compile(r"^### ★", re.M)
 MOST = {"cells": 50, "words": 2000, "lines of import": 12, "lines in a cell": 15}
 EXERCISES = 5
 
