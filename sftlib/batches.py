@@ -131,6 +131,13 @@ def explained(x):
     """Within, an error that comes of the number format of x says so."""
     try:
         yield
+    except AttributeError as error:
+        if isinstance(x, Tensor):
+            raise
+        raise ValueError(
+            f"got x as a {type(x).__name__}, which the model does not take ({error}); expected what its backbone "
+            "takes, one tensor for most: to be picked by what makes the batches, or by the backbone's forward"
+        ) from error
     except (RuntimeError, TypeError) as error:
         unusual = isinstance(x, Tensor) and x.dtype not in (torch.float32, torch.bfloat16, torch.float16)
         if not unusual or not any(words in str(error) for words in ("type", "not implemented for")):

@@ -60,7 +60,7 @@ class MakePictures(Make):
             pictures = self._augmented(pictures, generator)[some.start : some.stop]
             x = _checked(self.function(pictures), len(pictures))
         else:
-            augmented = (self._augmented(picture[None], generator) for picture in pictures)
+            augmented = (self._augmented(_picture(given)[None], generator) for given in pictures)
             x = _joined([_checked(self.function(p), 1) for i, p in enumerate(augmented) if i in some])
         return x[: len(own)], y[own.start : own.stop]
 
@@ -237,6 +237,15 @@ def _checked(x: Tensor, n: int, giver: str = "preprocess") -> Tensor:
             f"got {got} from {giver} for {n} picture(s), a batch ({n}, 3, H, W); expected a tensor ({n}, …)"
         )
     return x
+
+
+def _picture(given) -> Tensor:
+    if not isinstance(given, Tensor):
+        raise ValueError(
+            f"got a split of {type(given).__name__}; expected pictures, tensors (3, h, w): for texts, sounds and other "
+            "nests nest_loader(split, lambda batch, _: (preprocess(batch[0]), batch[1]))"
+        )
+    return given
 
 
 def _joined(xs: list[Tensor]) -> Tensor:

@@ -13,7 +13,7 @@ from sftlib.metrics import Metric
 from sftlib.model import Model, eval_mode
 from sftlib.runtime import Precision
 from sftlib.training.states import holder_of
-from sftlib.training.step import Loss, Objective, Piece, at_least_float32, pieces, scalar
+from sftlib.training.step import Loss, Objective, Piece, at_least_float32, loss_of, pieces
 
 SAME = 1e-3  # relative: two losses that differ by less are the same but for rounding
 MOST_KINDS = 64  # classes that are looked for: one that weighs them has shown it by then
@@ -187,8 +187,8 @@ def _require_mean(name: str, loss: Loss, values, y, parts: Sequence[Piece], defa
     t = sum(part.terms for part in parts)
     if not t:
         return
-    whole = scalar(name, loss(values, y))
-    inner = [(scalar(name, loss(rows(values, p.rows), rows(y, p.rows))), p.terms) for p in parts if p.terms]
+    whole = loss_of(name, loss, values, y)
+    inner = [(loss_of(name, loss, rows(values, p.rows), rows(y, p.rows)), p.terms) for p in parts if p.terms]
     mean = sum(value * (terms / t) for value, terms in inner)
     if not torch.isclose(whole, mean.to(whole.dtype), rtol=SAME, atol=1e-6, equal_nan=True):
         raise ValueError(f"{because}{': ' if because else ''}{_no_mean(name, whole, mean, parts, default)}")

@@ -1,5 +1,6 @@
 """The training loop, in sight: epochs as an iterator of records, evaluation, prediction."""
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
@@ -23,7 +24,7 @@ from sftlib.training.processes.group import contact
 from sftlib.training.processes.model import require_same_plan, require_shards, require_shareable
 from sftlib.training.records import Controls, Epoch, Losses, Step, at_least_zero
 from sftlib.training.run import Run
-from sftlib.training.step import Loss, Objective, at_least_float32, task_loss_of, terms_of, update
+from sftlib.training.step import Loss, Objective, at_least_float32, loss_of, terms_of, update
 from sftlib.training.watch import Watch
 
 
@@ -119,7 +120,8 @@ def evaluate(
 
     In eval mode; the model's modes are as before when it returns. Means are sums of terms over sums of counts, so they
     do not depend on the batches. ValueError for a loss that is no mean over ``terms``, and for outputs and targets that
-    the metric cannot take. Of several workers every one calls this; the result is that of all their examples.
+    the metric cannot take; FloatingPointError for a loss that is not finite. Of several workers every one calls this;
+    the result is that of all their examples.
     """
     guards.check_functions(task_loss=task_loss, terms=terms)
     guards.check_metric(metric)
@@ -133,12 +135,12 @@ def evaluate(
             n += count(y)
             t = count(y) if terms is None else terms_of(terms, y)
             if task_loss is not None and t:
-                measures["loss"].add(task_loss_of(task_loss, output, there) * t, t)
+                measures["loss"].add(loss_of("task_loss", task_loss, output, there) * t, t)
             if metric is not None:
                 measures["metric"].add(output, there)
     states = group.gathered((n, {name: measure.state() for name, measure in measures.items()}))
     whole = _merged([state for _, state in states], task_loss, metric)
-    values = {"loss": whole["loss"].value} if task_loss is not None else {}
+    values = {"loss": _finite(whole["loss"].value, model)} if task_loss is not None else {}
     return values | (whole["metric"].values() if metric is not None else {}) | {"n": sum(n for n, _ in states)}
 
 
@@ -218,6 +220,17 @@ def _merged(states: list[dict], task_loss, metric) -> dict:
             other[name].load(state[name])
             measure.merge(other[name])
     return whole
+
+
+def _finite(loss: float, model: nn.Module) -> float:
+    if math.isfinite(loss):
+        return loss
+    broken = [name for name, p in model.named_parameters() if not p.isfinite().all()]
+    found = f"{broken[0]} holds values that are not finite" if broken else "the parameters are finite"
+    raise FloatingPointError(
+        f"the mean loss of an evaluation is {loss}, so that what else was measured means nothing; {found}: look at "
+        "the data, their preprocessing, and the loss"
+    )
 
 
 def _group_of(model: nn.Module):

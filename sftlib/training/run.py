@@ -80,11 +80,22 @@ class Run:
         while True:
             self.asked += 1  # before the loader moves: whatever stops the run from here to the record is then seen
             batch = next(batches, None)
+            self._require_as_many(over=batch is None)
             if batch is None:
                 return
             if self.mark is None:
                 self.mark = _pass_of(self.loader)
             yield batch
+
+    def _require_as_many(self, over: bool) -> None:
+        """ValueError where the loader gives more batches in an epoch than its len(), or fewer"""
+        given, promised = self.asked - 1 if over else self.asked, len(self.loader)
+        if given > promised or (over and given != promised):
+            how_many = f"{given} batches" if over else f"more than {promised} batches"
+            raise ValueError(
+                f"got {how_many} in epoch {self.epoch} from a {type(self.loader).__name__} whose len() is {promised}; "
+                "expected as many as it says, for the steps of a run, its schedule and its checkpoints count on it"
+            )
 
     def add(self, outcome: Outcome, pieces: Sequence[Piece], y) -> None:
         """Count an update; nothing is read from the device."""

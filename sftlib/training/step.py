@@ -134,43 +134,59 @@ def forward(model: Model, x, y, objective: Objective, precision: Precision = FLO
     z, output = at_least_float32(z), at_least_float32(output)
     L_g = L_f = P = torch.zeros((), device=device)
     if objective.task_loss is not None:
-        L_g = task_loss_of(objective.task_loss, output, y) if terms else _nothing(output)
+        L_g = loss_of("task_loss", objective.task_loss, output, y) if terms else _nothing(output)
     if objective.feature_loss is not None:
-        L_f = scalar("feature_loss", objective.feature_loss(z, y))
+        L_f = loss_of("feature_loss", objective.feature_loss, z, y)
     if objective.penalty is not None:
         P = scalar("penalty", objective.penalty(model))
     L = _sum(L_g, L_f, P, objective) if objective.combine is None else objective.combine((L_g, L_f), model) + P
     return Outcome(scalar("loss", L), L_g, L_f, P, output)
 
 
-def task_loss_of(loss: Loss, output, y) -> Tensor:
-    """The task loss () of a batch; ValueError for what is no single number, or labels that are no class"""
+def loss_of(name: str, loss: Loss, values, y) -> Tensor:
+    """The task loss () of outputs, or the feature loss of z; ValueError for what it cannot take, and for no number"""
     try:
-        return scalar("task_loss", loss(output, y))
+        return scalar(name, loss(values, y))
     except (TypeError, AttributeError) as error:
-        if isinstance(output, Tensor):
+        if isinstance(values, Tensor):
             raise
         raise ValueError(
-            f"got a {type(output).__name__} as the model's output, which the task loss does not take ({error}); "
+            f"got a {type(values).__name__} as the model's output, which the {name} does not take ({error}); "
             "expected a task_loss of this kind of model, such as sum_of_losses for a detector, ctc for transcripts"
         ) from error
-    except IndexError as error:  # PyTorch's word for a label that is no class
-        if not (isinstance(y, Tensor) and isinstance(output, Tensor) and y.numel()):
+    except RuntimeError as error:
+        if not (isinstance(y, Tensor) and isinstance(values, Tensor) and _says_what_it_is_of(error)):
             raise
         raise ValueError(
-            f"got labels from {int(y.min())} to {int(y.max())}; expected 0 … {output.shape[1] - 1} for "
-            f"{output.shape[1]} outputs of the head: renumber them, or give the head more outputs ({error})"
+            f"got {tuple(values.shape)} of {values.dtype} from the model, and y {tuple(y.shape)} of {y.dtype}: the "
+            f"{name} does not take them ({str(error).splitlines()[0]}); expected a loss of (the model's, y), in "
+            "this order, and the y that it asks for: whole numbers for F.cross_entropy"
         ) from error
+    except IndexError as error:  # PyTorch's word for a label that is no class
+        if not (isinstance(y, Tensor) and isinstance(values, Tensor) and y.numel() and name == "task_loss"):
+            raise
+        raise ValueError(
+            f"got labels from {int(y.min())} to {int(y.max())}; expected 0 … {values.shape[1] - 1} for "
+            f"{values.shape[1]} outputs of the head: renumber them, or give the head more outputs ({error})"
+        ) from error
+
+
+def _says_what_it_is_of(error: RuntimeError) -> bool:
+    """Whether an operation complains of types or shapes, and not of memory or the like"""
+    words = ("type", "not implemented for", "shape", "size")
+    return not isinstance(error, torch.OutOfMemoryError) and any(word in str(error) for word in words)
 
 
 def scalar(name: str, value) -> Tensor:
-    """The value; ValueError unless it is one number in a tensor"""
-    if isinstance(value, Tensor) and value.numel() == 1:
+    """The value; ValueError unless it is one real number in a tensor"""
+    if isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex():
         return value.reshape(())
-    got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"type {type(value).__name__}"
+    got = f"type {type(value).__name__}"
+    if isinstance(value, Tensor):
+        got = f"type {value.dtype}" if value.is_complex() else f"shape {tuple(value.shape)}"
     raise ValueError(
-        f"got a {name} of {got}; expected a tensor with one number, a mean over examples: leave out reduction='none', "
-        "or take its .mean()"
+        f"got a {name} of {got}; expected a tensor with one real number, a mean over examples: leave out "
+        "reduction='none', or take its .mean()"
     )
 
 

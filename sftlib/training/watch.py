@@ -2,6 +2,7 @@
 
 import copy
 import math
+import weakref
 from collections.abc import Iterable
 
 import torch
@@ -12,6 +13,7 @@ from sftlib.adaptation import trainable
 from sftlib.batches import each
 from sftlib.runtime import device_of
 
+_LATEST: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # model -> what tells the run that it is in
 KEEP_EVERY = 20  # steps between two copies of a good state; also between two looks at a GPU's losses
 
 
@@ -34,9 +36,15 @@ class Watch:
         self.recent: list[tuple[int, float, Tensor]] = []
         self.x, self.lr = None, 0.0  # the last batch, and its rate
         self.on_cpu = device_of(model).type == "cpu"
+        self.mine = _LATEST[model] = object()
 
     def before_forward(self, step: int) -> None:
-        """Call before the forward pass that follows ``step`` updates."""
+        """Call before the forward pass that follows ``step`` updates. ValueError where another run has the model."""
+        if _LATEST[self.model] is not self.mine:
+            raise ValueError(
+                f"another fit has begun with this model since step {step} of this one; expected one at a time, for "
+                "each would undo what the other learns: end the first, or train a copy (copy.deepcopy)"
+            )
         self.step, self.due = step, self.kept is None or step % KEEP_EVERY == 0
         if self.due:
             buffers = [b.detach().clone() for b in self.model.buffers()]

@@ -72,7 +72,9 @@ def contact(group: Group, step: Callable[[], int]) -> Iterator[None]:
             raise
         raise RuntimeError(
             f"worker {group.rank} lost contact with another one after step {step()}: that one died or hangs, and its "
-            "own error, if it left one, stands above or below. The last checkpoint is whole: start again from it. "
+            "own error, if it left one, stands above or below; or one alone called what all must call "
+            "(save_checkpoint, evaluate, fit: never under `if group.leads`). "
+            "The last checkpoint is whole: start again from it. "
             f"({str(error).splitlines()[0]})"
         ) from None
 
