@@ -63,20 +63,28 @@ def tutorial(model: Model, folder: Path, epochs: int) -> dict:
 
 
 def ours(model: Model, folder: Path, epochs: int) -> dict:
-    """`fit` -> {"loop": pictures a second in training, "total": with decoding and measuring, "precision": its name}"""
+    """`fit` -> {"loop": pictures a second in training, "again": with decoding, "total": with decoding and measuring,
+    "precision": its name}"""
     start = time.perf_counter()
     split = image_folder.load(folder, size=300).train
     crop_and_flip = augment.Chain((augment.Crop(SIDE), augment.flip))
     batches = loader(split, model.backbone.preprocess, batch_size=BATCH, shuffle=True, augment=crop_and_flip)
     x, y = next(iter(batches))
+    decoded = time.perf_counter()
     precision = measure_precision(model, x, y).precision
+    measuring = time.perf_counter() - decoded
     optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=0.9)
     began = time.perf_counter()
     for _ in fit(model, batches, optimizer, epochs=epochs, precision=precision):
         pass
     end = time.perf_counter()
     seen = epochs * len(split)
-    return {"loop": seen / (end - began), "total": seen / (end - start), "precision": str(precision)}
+    return {
+        "loop": seen / (end - began),
+        "total": seen / (end - start),
+        "again": seen / (end - start - measuring),
+        "precision": str(precision),
+    }
 
 
 def measure(loop, name: str, folder: Path, epochs: int, seed: int) -> dict:
@@ -124,7 +132,7 @@ def main():
             fast, plain = pairs[-1]
             ratios[model_name] = fast["loop"] / plain["loop"]
             print(f"{model_name}: tutorial {plain['loop']:.1f}, fit {fast['loop']:.1f} images/s ({fast['precision']}); "
-                  f"with decoding and measuring {fast['total']:.1f}", flush=True)  # fmt: skip
+                  f"with decoding {fast['again']:.1f}, and measuring {fast['total']:.1f}", flush=True)  # fmt: skip
             if options.accuracy:
                 scores = zip(*([side["accuracy"] for side in pair] for pair in pairs), strict=True)
                 print(f"  accuracy, fit minus tutorial: {paired_interval(*scores)}")

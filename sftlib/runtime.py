@@ -1,12 +1,12 @@
 """Where a run happens: device, workers, arithmetic, seeds, the quick/full switch, folders.
 
-The only module that reads environment variables: ``SFT_PROFILE`` (quick or full) and ``SFT_DATA`` (a folder with
-data sets that a network brings).
+The only module that reads environment variables: ``SFT_PROFILE`` (quick or full).
 """
 
 import contextlib
 import ctypes
 import functools
+import math
 import os
 import platform
 import random
@@ -90,17 +90,6 @@ def profile() -> Profile:
     return Profile(name)
 
 
-def data_folder() -> Path | None:
-    """The folder that SFT_DATA names, with data sets that a network brings; None when it is not set."""
-    name = os.environ.get("SFT_DATA")
-    if not name:
-        return None
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
-        raise ValueError(f"SFT_DATA names {folder}, which is no folder: create it, or unset SFT_DATA")
-    return folder
-
-
 def cache_folder() -> Path:
     """A folder for what can be computed again; created when missing. Git ignores it."""
     folder = ROOT / "data" / "cache"
@@ -175,24 +164,33 @@ def choose_precision(step: Callable[[Precision], object], examples: int, *, budg
     """Time ``step(precision)``, which handles ``examples`` examples, under each candidate and keep the fastest.
 
     The candidates are float32, float32 channels-last and bfloat16 channels-last. They take turns, so that a machine
-    that slows down slows all of them, and each is judged by its best turn. A candidate other than plain float32 must
-    win by 5 % to be chosen. The first turn of each (allocation, kernel selection) is not counted. A candidate that
-    fails in it has the rate 0: an older GPU has no bfloat16 convolution, MPS not every channels-last operation.
+    that slows down slows all of them, and each is judged by its best turn. They have no more turns when three of the
+    fastest each took less than 4/5 of any other's. A candidate other than plain float32 must win by 5 % to be chosen.
+    The first turn of each (allocation, kernel selection) is not counted. A candidate that fails in it has the rate 0:
+    an older GPU has no bfloat16 convolution, MPS not every channels-last operation.
     """
-    start, best = time.perf_counter(), dict.fromkeys(CANDIDATES, float("inf"))
+    start, times = time.perf_counter(), {precision: [] for precision in CANDIDATES}
     possible = [precision for precision in CANDIDATES if _works(step, precision)]
     for turn in range(1, 1000):
         for precision in possible:
             t = time.perf_counter()
             step(precision)
             _synchronize()
-            best[precision] = min(best[precision], time.perf_counter() - t)
+            times[precision].append(time.perf_counter() - t)
         spent = time.perf_counter() - start
-        if spent * (turn + 2) / (turn + 1) > budget_s:
+        if spent * (turn + 2) / (turn + 1) > budget_s or (
+            turn >= 3 and _is_decided(list(filter(None, times.values())))
+        ):
             break
-    rates = {p: examples / s for p, s in best.items()}
+    rates = {p: examples / min(some, default=math.inf) for p, some in times.items()}
     fastest = max(rates, key=rates.get)
     return PrecisionChoice(fastest if rates[fastest] > 1.05 * rates[FLOAT32] else FLOAT32, rates)
+
+
+def _is_decided(times: list[list[float]]) -> bool:
+    """Of some candidates' times: whether all of one are far below all of every other"""
+    first, *others = sorted(times, key=min)
+    return all(max(first) < 0.8 * min(other) for other in others)
 
 
 def _works(step: Callable[[Precision], object], precision: Precision) -> bool:

@@ -11,11 +11,6 @@ from sftlib.inputs import finite, whole
 Schedule = Callable[[int], float]
 
 
-def constant(step: int) -> float:
-    """1 at every step"""
-    return 1.0
-
-
 def warmup_cosine(steps: int, *, warmup: int = 0, final: float = 0.0) -> Schedule:
     """Linear from 1/warmup to 1 over ``warmup`` steps, then half a cosine down to ``final`` at the last step.
 
@@ -34,9 +29,3 @@ def warmup_cosine(steps: int, *, warmup: int = 0, final: float = 0.0) -> Schedul
         return final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2
 
     return factor
-
-
-def step_decay(every: int, *, factor: float = 0.1) -> Schedule:
-    """``factor`` to the number of completed spans of ``every`` steps: torch's StepLR as a function"""
-    every, factor = whole("every", every), finite("factor", factor, above=0, most=1)
-    return lambda step: factor ** (whole("step", step, least=0) // every)

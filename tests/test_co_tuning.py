@@ -5,13 +5,11 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from sftlib import losses
 from sftlib.adaptation import param_groups
 from sftlib.backbones import load_backbone, load_source_head
-from sftlib.losses.co_tuning import _best_scale, _logistic_regression
 from sftlib.model import LinearHead, Model
 from sftlib.training import Step, fit
 
@@ -80,61 +78,6 @@ def test_category_relationship_is_the_mean_of_each_class(case):
         rows = [p[i] for i in range(N) if y[i] == k]
         assert torch.allclose(got[k].double(), sum(rows) / len(rows), atol=1e-6)
     assert got.dtype is torch.float32 and torch.allclose(got.sum(1), torch.ones(K))
-
-
-def one_sided():
-    """N pictures whose source class tells their target class: sources 0-3 class 0, 4-7 class 1, 8-10 class 2"""
-    source = torch.arange(5 * S) % S
-    return F.one_hot(source, S).double(), (source // 4).clamp(max=2)
-
-
-def test_both_relationships_agree_where_source_classes_tell_the_target():
-    part = one_sided()
-    direct = losses.category_relationship(*part, num_classes=K)
-    bayes = losses.bayes_relationship(part, part, num_classes=K)
-    assert torch.allclose(direct, bayes, atol=1e-3)
-    assert torch.allclose(direct[0, :4], torch.full((4,), 0.25, dtype=torch.float64))
-
-
-def test_pictures_that_all_look_alike_give_each_class_their_marginal():
-    """With as many pictures of each class, W learns nothing and p(y_s | y_t) = p(y_s)."""
-    p = draw(1, S).softmax(1).expand(7 * K, S)
-    part = (p, torch.arange(7 * K) % K)
-    assert torch.allclose(losses.bayes_relationship(part, part, num_classes=K), p[:K], atol=1e-6)
-
-
-def test_bayes_relationship_satisfies_bayes_rule_with_a_fit_by_scikit_learn(case):
-    logits, y, _ = case
-    p, q = (2 * logits).softmax(1), (2 * draw(N, S, seed=3)).softmax(1)
-    got = losses.bayes_relationship((p, y), (q, y), num_classes=K, strengths=(10.0,))
-    W = LogisticRegression(C=10.0, fit_intercept=False, tol=1e-10, max_iter=5000).fit(p.numpy(), y.numpy()).coef_
-    val = torch.from_numpy(q.numpy() @ W.T)
-    grid = torch.logspace(-3, 3, 6001, dtype=torch.float64)
-    t = grid[torch.stack([F.cross_entropy(s * val, y) for s in grid]).argmin()]
-    joint = (t * torch.from_numpy(W)).softmax(0) * torch.cat([p, q]).mean(0)
-    assert torch.allclose(got, joint / joint.sum(1, keepdim=True), atol=1e-4)
-    assert torch.allclose(got.sum(1), torch.ones(K, dtype=torch.float64))
-
-
-def test_logistic_regression_is_at_a_stationary_point_and_the_scale_at_the_best(case):
-    logits, y, _ = case
-    p = logits.softmax(1)
-    W = _logistic_regression(p, y, K, 3.0).requires_grad_()
-    objective = F.cross_entropy(p @ W.T, y, reduction="sum") + W.square().sum() / 6
-    assert torch.autograd.grad(objective, W)[0].abs().max() < 1e-3
-    found = 5.0 * draw(N, K, seed=4)
-    t = _best_scale(found, y)
-    best = F.cross_entropy(t * found, y)
-    assert best <= min(F.cross_entropy(s * found, y) for s in torch.linspace(1e-3, 5, 1001, dtype=torch.float64)) + 1e-9
-
-
-def test_the_strength_with_the_best_validation_accuracy_is_taken(case):
-    logits, y, _ = case
-    p = (3 * logits).softmax(1)
-    weak = losses.bayes_relationship((p, y), (p, y), num_classes=K, strengths=(1e-6,))
-    both = losses.bayes_relationship((p, y), (p, y), num_classes=K, strengths=(1e-6, 1e3))
-    strong = losses.bayes_relationship((p, y), (p, y), num_classes=K, strengths=(1e3,))
-    assert torch.equal(both, strong) and not torch.allclose(weak, strong, atol=0.01)
 
 
 # ------------------------------------------------------------------------------------------- wrong arguments

@@ -30,10 +30,9 @@ POSITIVE = {
     "temperature": lambda v: losses.supervised_contrastive(Z, Y, temperature=v),
     "scale": lambda v: losses.cosface(Z, Y, W, scale=v, margin=0.3),
     "rate": lambda v: losses.CenterLoss(K, D, rate=v),
-    "strengths": lambda v: losses.bayes_relationship((P, Y), (P, Y), num_classes=K, strengths=(v,)),
     "max_weight": lambda v: losses.gradient_norm_ratio("f.weight", max_weight=v),
     "alpha": lambda v: adaptation.wrap_lora(nn.Linear(5, 3), rank=1, alpha=v),
-    "factor": lambda v: schedules.step_decay(3, factor=v),
+    "factor": lambda v: adaptation.geometric_rates({"a": nn.Linear(5, 3)}, lr=1e-3, factor=v),
     "lr ": lambda v: adaptation.geometric_rates({"a": nn.Linear(5, 3)}, lr=v, factor=2.6),
     "learning rate of group 'a'": lambda v: adaptation.param_groups(a=(nn.Linear(5, 3), v)),
 }

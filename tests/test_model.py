@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from helpers import D, K, N, batches, plain_model, tiny_model
 from torch import nn
 
-from sftlib.model import LinearHead, Model, load_parts, save_parts
+from sftlib.model import LinearHead, Model, Standardise, load_parts, save_parts
 from sftlib.model.files import load_safely
 
 
@@ -21,6 +21,17 @@ def test_linear_head_is_z_times_w_transposed_plus_b():
     head, z = LinearHead(D, K), torch.randn(N, D)
     by_hand = torch.stack([sum(z[:, d] * head.weight[k, d] for d in range(D)) + head.bias[k] for k in range(K)], 1)
     torch.testing.assert_close(head(z), by_hand)
+
+
+def test_standardised_features_have_mean_0_and_the_stated_deviation_and_new_ones_are_moved_alike():
+    z = torch.randn(N, D) * torch.linspace(0.1, 3, D) + 5
+    layer, spread = Standardise(z.requires_grad_()), z.detach().numpy().std(0, ddof=1)
+    assert not layer(z).mean(0).abs().gt(1e-5).any() and not list(layer.parameters())
+    expected = torch.from_numpy(spread / (spread + 0.1 * spread.mean()))
+    torch.testing.assert_close(layer(z).detach().std(0), expected)
+    assert torch.equal(layer(z[:1]), layer(z)[:1]) and not layer.mean.requires_grad
+    with pytest.raises(ValueError, match=r"got features of shape \(7,\)"):
+        Standardise(torch.zeros(7))
 
 
 def test_loss_at_zero_logits_is_log_k():

@@ -39,16 +39,6 @@ def test_device_is_one_that_works():
     assert torch.zeros(1, device=runtime.device()).item() == 0
 
 
-def test_data_folder_is_the_one_named_and_must_exist(monkeypatch, tmp_path):
-    monkeypatch.delenv("SFT_DATA", raising=False)
-    assert runtime.data_folder() is None
-    monkeypatch.setenv("SFT_DATA", str(tmp_path))
-    assert runtime.data_folder() == tmp_path
-    monkeypatch.setenv("SFT_DATA", str(tmp_path / "missing"))
-    with pytest.raises(ValueError, match="no folder"):
-        runtime.data_folder()
-
-
 def test_float32_changes_nothing():
     x = torch.randn(2, 3, 5, 7)
     assert FLOAT32.place(x) is x
@@ -90,6 +80,16 @@ def test_the_fastest_precision_is_chosen_and_ties_go_to_float32(clock):
     assert choice.precision == runtime.CANDIDATES[2] and choice.rates[FLOAT32] == pytest.approx(500)
     even = choose_precision(lambda p: clock.pass_by(0.01), 10, budget_s=0.2)
     assert even.precision == FLOAT32
+
+
+def test_three_turns_suffice_where_one_precision_is_far_ahead_in_each(clock):
+    start, slow = clock.now, {FLOAT32: 0.5, runtime.CANDIDATES[1]: 0.4, runtime.CANDIDATES[2]: 0.3}
+    choice = choose_precision(lambda p: clock.pass_by(slow[p]), 10, budget_s=60)
+    assert choice.precision == runtime.CANDIDATES[2] and clock.now - start == pytest.approx(4 * 1.2)
+    uneven = iter([0.3, 0.3, 0.35, 0.3] + [0.3] * 99)  # one turn of the fastest is not far below 0.4
+    start = clock.now
+    choose_precision(lambda p: clock.pass_by(slow[p] if p != runtime.CANDIDATES[2] else next(uneven)), 10, budget_s=9)
+    assert clock.now - start > 7
 
 
 def test_choosing_stays_within_its_budget_and_measures_each_candidate(clock):

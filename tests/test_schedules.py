@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from sftlib.schedules import constant, step_decay, warmup_cosine
+from sftlib.schedules import warmup_cosine
 
 
 def rates_of_torch(scheduler_of, steps):
@@ -27,14 +27,7 @@ def test_warmup_rises_linearly_to_one_and_then_falls():
     assert rest[0] == 1 and rest[-1] == pytest.approx(0) and rest == sorted(rest, reverse=True)
 
 
-def test_step_decay_equals_torch():
-    theirs = rates_of_torch(lambda o: torch.optim.lr_scheduler.StepLR(o, 7, gamma=0.3), 23)
-    ours = step_decay(7, factor=0.3)
-    assert [ours(i) for i in range(23)] == pytest.approx(theirs)
-
-
-def test_constant_and_bad_arguments():
-    assert constant(11) == 1
-    for bad in (lambda: warmup_cosine(5, warmup=5), lambda: warmup_cosine(0), lambda: step_decay(0)):
+def test_bad_arguments():
+    for bad in (lambda: warmup_cosine(5, warmup=5), lambda: warmup_cosine(0)):
         with pytest.raises(ValueError, match="expected"):
             bad()

@@ -6,14 +6,13 @@ L_g, the task loss on logits, is PyTorch's: torch.nn.functional.cross_entropy. M
 
 from sftlib.losses.balancers import (
     GradNorm,
-    Losses,
     RandomWeights,
     UncertaintyWeights,
     fixed_weight,
     gradient_norm_ratio,
     pcgrad,
 )
-from sftlib.losses.co_tuning import CoTuning, bayes_relationship, category_relationship, co_tuning
+from sftlib.losses.co_tuning import CoTuning, category_relationship, co_tuning
 from sftlib.losses.features import CenterLoss, center, supervised_contrastive, update_centers
 from sftlib.losses.margins import arcface, cosface
 from sftlib.losses.penalties import batch_spectral_shrinkage, l2_sp, snapshot
@@ -32,14 +31,12 @@ __all__ = [
     "CoTuning",
     "GradNorm",
     "LearnedPrototypes",
-    "Losses",
     "ProjectedOneHot",
     "RandomWeights",
     "RunningPrototypes",
     "UncertaintyWeights",
     "arcface",
     "batch_spectral_shrinkage",
-    "bayes_relationship",
     "category_relationship",
     "center",
     "co_tuning",

@@ -1,24 +1,15 @@
 """Balancing L_g and L_f: each is a `combine(losses, model) -> scalar` whose backward() gives the gradients wanted.
 
-losses is (task_loss, feature_loss), two scalars with their graph; a `Losses` or any pair. The bar for all the
-rest: `fixed_weight` tuned on validation data, and `RandomWeights`, which a clever rule has to beat.
+losses is (task_loss, feature_loss), two scalars with their graph. The bar for all the rest:
+`fixed_weight` tuned on validation data, and `RandomWeights`, which a clever rule has to beat.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from sftlib.inputs import finite, positive
-
-
-class Losses(NamedTuple):
-    """The two scalars of one step, each with its graph, in nats (or its own unit) per example."""
-
-    task_loss: Tensor
-    feature_loss: Tensor
-
 
 Combine = Callable[[Sequence[Tensor], nn.Module], Tensor]
 

@@ -23,6 +23,25 @@ class LinearHead(nn.Linear):
         return super().forward(z)
 
 
+class Standardise(nn.Module):
+    """z (N, D) -> (z − mean) / deviation, both fixed: those of the features (n, D) that it is made with
+
+    As the last layer of f it lets features point anywhere, which losses on their directions ask for. A tenth of the
+    mean deviation is added to each, so that features that are hardly used stay small.
+    """
+
+    def __init__(self, z: Tensor):
+        super().__init__()
+        if z.dim() != 2 or len(z) < 2:
+            raise ValueError(f"got features of shape {tuple(z.shape)}; expected (n, D) of two examples or more")
+        self.register_buffer("mean", z.detach().mean(0))
+        self.register_buffer("deviation", z.detach().std(0) + 0.1 * z.detach().std(0).mean())
+
+    def forward(self, z: Tensor) -> Tensor:
+        """z (N, D) -> (N, D)"""
+        return (z - self.mean) / self.deviation
+
+
 class TokenHead(nn.Module):
     """z (N, A, D) -> logits (N, V, A): one of V words for each of A positions, a sentence as a picture of one row
 

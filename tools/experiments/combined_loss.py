@@ -22,7 +22,7 @@ from sftlib.adaptation import param_groups
 from sftlib.backbones import load_backbone
 from sftlib.datasets import loader, solar_cells
 from sftlib.features import extract
-from sftlib.model import LinearHead, Model
+from sftlib.model import LinearHead, Model, Standardise
 from sftlib.runtime import seed_everything
 from sftlib.schedules import warmup_cosine
 from sftlib.training import fit
@@ -147,18 +147,6 @@ class CosineHead(nn.Linear):
 
     def forward(self, z):
         return F.normalize(z, dim=1) @ F.normalize(self.weight, dim=1).T
-
-
-class Standardise(nn.Module):
-    """z (N, D) -> (z - mean) / deviation, both fixed"""
-
-    def __init__(self, z):
-        super().__init__()
-        self.register_buffer("mean", z.mean(0))
-        self.register_buffer("deviation", z.std(0) + 0.1 * z.std(0).mean())  # hardly used features stay small
-
-    def forward(self, z):
-        return (z - self.mean) / self.deviation
 
 
 @torch.no_grad()

@@ -28,7 +28,7 @@ from sftlib.backbones import load_backbone, load_source_head
 from sftlib.datasets import loader, photo_details, solar_cells
 from sftlib.datasets.corruptions import blur, contrast, corrupted
 from sftlib.features import Cached, extract, linear_probe
-from sftlib.model import LinearHead, Model
+from sftlib.model import LinearHead, Model, Standardise
 from sftlib.runtime import Precision, seed_everything
 from sftlib.schedules import warmup_cosine
 from sftlib.training import fit
@@ -168,18 +168,6 @@ def start(target, labels, seed):
     with torch.no_grad():
         f = nn.Sequential(top, Standardise(top(h)))
     return Model(f, LinearHead(D, K)), batches
-
-
-class Standardise(nn.Module):
-    """z (N, D) -> (z - mean) / deviation, both fixed"""
-
-    def __init__(self, z):
-        super().__init__()
-        self.register_buffer("mean", z.mean(0))
-        self.register_buffer("deviation", z.std(0) + 0.1 * z.std(0).mean())  # hardly used features stay small
-
-    def forward(self, z):
-        return (z - self.mean) / self.deviation
 
 
 @torch.no_grad()
