@@ -9,11 +9,12 @@ import copy
 import difflib
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from sftlib.backbones import smollm2
+from sftlib.backbones import encoders, smollm2
 from sftlib.backbones.catalogue import BACKBONES, CLASSES
 from sftlib.backbones.folding import fold_batchnorm
 from sftlib.backbones.preprocessing import Preprocess
@@ -28,6 +29,7 @@ __all__ = [
     "Spec",
     "fold_batchnorm",
     "load_backbone",
+    "load_encoder",
     "load_model",
     "load_source_head",
 ]
@@ -146,6 +148,18 @@ def load_backbone(name: str, *, pretrained: bool = True, size: int | None = None
         pretrained=pretrained,
     )
     return backbone.eval()
+
+
+def load_encoder(name: str | Path, *, size: int | None = None) -> Backbone:
+    """A text encoder of Hugging Face's by its name there, or a folder that ``save_pretrained`` wrote, in eval mode
+
+    z (N, D) is the masked mean of what its last layer says of the tokens. size: tokens of a text at most; None: 256,
+    or as many as it knows. Code that comes with weights is not run. ConnectionError where it is not on this machine
+    and cannot be fetched.
+    """
+    stages, feature_dim, preprocess = encoders.read(name, size=size)
+    f = Backbone(stages, name=str(name), feature_dim=feature_dim, preprocess=preprocess, pretrained=True)
+    return f.eval()
 
 
 def load_model(name: str, *, pretrained: bool = True, size: int | None = None) -> Model:
