@@ -57,10 +57,21 @@ def extract(
         batches = [(_features(f, to(x, device), device, precision), to(y, "cpu")) for x, y in given]
     if not batches:
         raise ValueError("got a loader without a single batch; expected (x, y) pairs: is the split empty?")
+    _require_one_length([y for _, y in batches])
     features, labels = (joined(parts) for parts in zip(*batches, strict=True))
     if count(features) != count(labels):
         raise ValueError(f"got {count(features)} features for {count(labels)} labels; expected one an example from f")
     return features, labels
+
+
+def _require_one_length(labels: list) -> None:
+    """Targets of one width in all batches: what would be padded in are zeros, and 0 is a token, or a class"""
+    widths = {tuple(y.shape[1:]) for y in labels if isinstance(y, Tensor)}
+    if len(widths) > 1:
+        raise ValueError(
+            f"got targets of different shapes, {sorted(widths)[:3]} behind the first axis; expected one: make x and y "
+            "of all examples at once (for conversations chat.collate) and take batches of that, NestSplit(x, y)"
+        )
 
 
 @dataclass(eq=False, kw_only=True)

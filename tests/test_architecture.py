@@ -19,6 +19,7 @@ EDGES = {
     "batches": set(),
     "metrics": {"inputs"},
     "losses": {"inputs"},
+    "generation": {"inputs", "runtime"},
     "schedules": {"inputs"},
     "search": set(),
     "results": {"runtime"},

@@ -190,3 +190,62 @@ def test_collated_positions_predict_the_answers():
 def test_what_nothing_predicts_is_not_collated(answer):
     with pytest.raises(ValueError, match="as conversation 0"):
         chat.collate([(torch.tensor([11, 12, 13]), torch.tensor(answer).bool())])
+
+
+# --- what a model is asked, and batches ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+@pytest.mark.parametrize("asked", [TALK[:1], TALK[:3]])
+def test_a_prompt_is_what_stands_before_the_answer_in_training(tokenizer, name, asked):
+    tokenizer.chat_template = TEMPLATES[name]
+    ids = chat.prompt(tokenizer, asked)
+    whole, answer = chat.encode(tokenizer, [*asked, {"role": "assistant", "content": "Qu"}])
+    first = int(answer.nonzero()[-1]) - (3 if name == "llama2" else 2)  # "Q", "u", a space in one template, the end
+    assert torch.equal(ids, whole[: len(ids)]) and len(ids) in (first, first - 1)
+    assert len(ids) == first or name == "llama2"
+
+
+@pytest.mark.parametrize("messages", [[], TALK[:2]])
+def test_without_a_question_there_is_no_prompt(tokenizer, messages):
+    tokenizer.chat_template = CHATML
+    with pytest.raises(ValueError, match="no message to answer"):
+        chat.prompt(tokenizer, messages)
+
+
+def encoded(*lengths):
+    found = []
+    for length in lengths:
+        answer = torch.zeros(length, dtype=torch.bool)
+        answer[length // 2 :] = True
+        found.append((torch.arange(length) + 100 * length, answer))
+    return found
+
+
+def test_batches_of_conversations_are_as_long_as_their_longest():
+    from sftlib.datasets import nest_loader
+
+    split = chat.Conversations(encoded(3, 17, 5, 13, 2, 19, 7))
+    assert split.lengths.tolist() == [3, 17, 5, 13, 2, 19, 7] and len(split) == 7
+    widths = [(x["ids"].shape, y.shape) for x, y in nest_loader(split, batch_size=3, lengths=split.lengths)]
+    assert widths == [((3, 5), (3, 3)), ((3, 17), (3, 9)), ((1, 19), (1, 10))]
+    x, y = split.batch(torch.tensor([4, 0]))
+    assert x["ids"].tolist() == [[200, 201, 0], [300, 301, 302]] and y.tolist() == [[201, -100], [301, 302]]
+    assert int(chat.counted(y)) == 3
+    some = split.subset([5, 2])
+    assert some.lengths.tolist() == [19, 5] and torch.equal(some[1][0], split[2][0])
+
+
+def test_conversations_are_known_by_their_tokens_and_answers():
+    one, other = encoded(3, 5), encoded(3, 5)
+    assert chat.Conversations(one).fingerprint == chat.Conversations(other).fingerprint
+    other[1][1][2] = False
+    assert chat.Conversations(one).fingerprint != chat.Conversations(other).fingerprint
+    assert chat.Conversations(one).fingerprint != chat.Conversations(one[::-1]).fingerprint
+
+
+def test_conversations_without_an_answer_are_refused():
+    with pytest.raises(ValueError, match="no conversation"):
+        chat.Conversations([])
+    with pytest.raises(ValueError, match="as conversation 1"):
+        chat.Conversations([*encoded(3), (torch.arange(3), torch.zeros(3, dtype=torch.bool))])

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers import TinyBackbone
+from kinds import conversations, language_model
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
@@ -14,6 +15,7 @@ from torch import nn
 
 from sftlib.adaptation import freeze, train_only, trainable
 from sftlib.backbones import load_backbone
+from sftlib.batches import rows
 from sftlib.datasets import PictureSplit, loader
 from sftlib.features import Cached, extract, knn_accuracy, linear_probe, pca, sgd_probe, upper_part
 from sftlib.model import LinearHead, Model
@@ -421,3 +423,13 @@ def test_pca_of_rank_deficient_features_is_zero_beyond_the_rank():
 def test_pca_refuses_too_many_directions():
     with pytest.raises(ValueError, match="d=12"):
         pca(torch.zeros(31, 11), 12)
+
+
+def test_targets_of_unequal_width_are_not_filled_up_with_a_class():
+    """Token 0 is a token: conversations whose answers differ in length come as one table"""
+    model, (x, y) = language_model(), conversations()
+    batches = [(rows(x, slice(5)), y[:5]), (rows(x, slice(5, 8)), y[5:8, :3])]
+    with pytest.raises(ValueError, match=r"targets of different shapes, \[\(3,\), \(4,\)\]"):
+        extract(model.backbone, batches)
+    _, labels = extract(model.backbone, [(a, F.pad(b, (0, 4 - b.shape[1]), value=-100)) for a, b in batches])
+    assert labels.shape == (8, 4) and (labels[5:, 3] == -100).all()

@@ -12,7 +12,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from sftlib.losses import ctc
-from sftlib.metrics import Accuracy, AveragePrecision, ErrorRate, MeanIoU, Metric, edit_distance, greedy_decode
+from sftlib.metrics import Accuracy, AveragePrecision, ErrorRate, Exact, MeanIoU, Metric, edit_distance, greedy_decode
 
 N, K = 11, 3
 
@@ -58,6 +58,7 @@ def scene(seed):
 CASES = {
     "classes": (Accuracy, scores(N, K), classes(N)),
     "tokens": (lambda: Accuracy(ignore_index=-100), scores(N, K, 5), classes(N, 5, ignored=-100)),
+    "answers": (Exact, scores(N, K, 2), classes(N, 2, ignored=-100)),
     "pixels": (lambda: MeanIoU(K), scores(N, K, 5, 7), classes(N, 5, 7, ignored=255)),
     "transcripts": (ErrorRate, (scores(N, 7, K + 1), torch.randint(1, 8, (N,), generator=g(3))), classes(N, 4) + 1),
     "boxes": (AveragePrecision, *map(list, zip(*map(scene, range(N)), strict=True))),
@@ -120,6 +121,26 @@ def test_accuracy_is_the_naive_count_over_what_is_not_ignored():
     measure = Accuracy(ignore_index=-100)
     measure.add(output, y)
     assert measure.values() == {"accuracy": pytest.approx(sum(hits) / len(hits))}
+
+
+def test_an_example_is_exact_when_all_of_its_targets_are_right():
+    y = torch.tensor([[1, 2, -100], [0, 0, 0], [-100, -100, -100], [2, 1, 0], [1, -100, 0]])
+    output = torch.zeros(5, K, 3)
+    output.scatter_(1, y.clamp(min=0)[:, None], 1.0)
+    output[3, :, 2], output[4, :, 1] = torch.arange(K), math.nan  # a last token that is wrong; one that does not count
+    measure = Exact()
+    measure.add(output, y)
+    assert measure.values() == {"exact": 3 / 4}
+    output[0, 0, 1] = math.nan
+    measure.add(output[:1], y[:1])
+    assert measure.values() == {"exact": 3 / 5}
+    with pytest.raises(ValueError, match="no examples"):
+        measure = Exact()
+        measure.add(output[2:3], y[2:3])
+        measure.values()
+    measure.add(torch.zeros(1, K, 1), torch.tensor([[K]]))
+    with pytest.raises(ValueError, match="1 examples of no class"):
+        measure.values()
 
 
 def test_a_row_of_nan_is_never_right():

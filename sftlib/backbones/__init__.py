@@ -18,6 +18,7 @@ from sftlib.backbones import encoders, smollm2
 from sftlib.backbones.catalogue import BACKBONES, CLASSES
 from sftlib.backbones.folding import fold_batchnorm
 from sftlib.backbones.preprocessing import Preprocess
+from sftlib.backbones.smollm2_export import as_transformers, export_model
 from sftlib.backbones.spec import INPUTS, Spec
 from sftlib.backbones.texts import Texts
 from sftlib.model import Model
@@ -27,6 +28,8 @@ __all__ = [
     "Backbone",
     "Preprocess",
     "Spec",
+    "as_transformers",
+    "export_model",
     "fold_batchnorm",
     "load_backbone",
     "load_encoder",

@@ -98,19 +98,25 @@ def rotation(h: Tensor) -> tuple[Tensor, Tensor]:
     return angles.cos().to(h.dtype), angles.sin().to(h.dtype)
 
 
-def build() -> nn.Module:
-    """The body with random weights"""
+def config(*, tied: bool = True):
+    """The network's shape, for transformers; tied: embedding and output matrix are one"""
     from transformers import LlamaConfig
-    from transformers.models.llama.modeling_llama import LlamaModel
 
-    config = LlamaConfig(
+    found = LlamaConfig(
         vocab_size=VOCABULARY, hidden_size=WIDTH, num_hidden_layers=LAYERS, num_attention_heads=9,
         num_key_value_heads=3, head_dim=HEAD_WIDTH, intermediate_size=1536, max_position_embeddings=POSITIONS,
         rms_norm_eps=1e-5, rope_parameters={"rope_type": "default", "rope_theta": THETA}, pad_token_id=None,
-        initializer_range=1 / 24,
+        initializer_range=1 / 24, tie_word_embeddings=tied,
     )  # fmt: skip
-    config._attn_implementation = "sdpa"
-    return LlamaModel(config)
+    found._attn_implementation = "sdpa"
+    return found
+
+
+def build() -> nn.Module:
+    """The body with random weights"""
+    from transformers.models.llama.modeling_llama import LlamaModel
+
+    return LlamaModel(config())
 
 
 def empty() -> nn.Module:

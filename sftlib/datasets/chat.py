@@ -1,10 +1,13 @@
 """Conversations -> tokens, and which of them an assistant has to learn: its words and the end of its turn."""
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from os.path import commonprefix
 
 import torch
 from torch import Tensor
+
+from sftlib.datasets.splits import Split, checksum, row_numbers
 
 IGNORED = -100  # a label that cross_entropy leaves out
 Messages = Sequence[Mapping[str, str]]
@@ -46,11 +49,7 @@ def collate(encoded: Sequence[tuple[Tensor, Tensor]]) -> tuple[dict[str, Tensor]
     Shorter ones are filled up on the right: ids and positions with 0, mask with False, y with -100.
     """
     for i, (ids, answer) in enumerate(encoded):
-        if ids.shape != answer.shape or answer.dtype != torch.bool or not answer.any() or answer[0]:
-            raise ValueError(
-                f"got ids {tuple(ids.shape)} and answer {answer.dtype} {tuple(answer.shape)} as conversation {i}; "
-                "expected (T,) and torch.bool (T,), some of it true, not the first, which nothing predicts"
-            )
+        _require_answer(i, ids, answer)
     places = [answer.nonzero().flatten() for _, answer in encoded]
     x = {
         "ids": _padded([ids for ids, _ in encoded], 0),
@@ -58,6 +57,76 @@ def collate(encoded: Sequence[tuple[Tensor, Tensor]]) -> tuple[dict[str, Tensor]
         "answer": _padded([place - 1 for place in places], 0),
     }
     return x, _padded([ids[answer] for ids, answer in encoded], IGNORED)
+
+
+def prompt(tokenizer, messages: Messages) -> Tensor:
+    """messages, the last one not an assistant's -> ids (T,) of all that stands before the assistant's next words
+
+    The same tokens that `encode` gives before such an answer: what a model reads in training and in use is one thing.
+    """
+    asked = [*messages, {"role": "assistant", "content": "Qx"}]
+    _check_messages(tokenizer, asked)
+    if not messages or messages[-1]["role"] == "assistant":
+        raise ValueError("got no message to answer; expected messages of which the last is not an assistant's")
+    whole = _rendered(tokenizer, asked)
+    start, _ = _words(tokenizer, asked, whole)
+    return torch.tensor(_tokens(tokenizer, whole[:start]))
+
+
+class Conversations(Split):
+    """N of what `encode` gives, as a split: batches of `collate`, each as long as its longest conversation.
+
+    ``nest_loader(split, batch_size=8, shuffle=True, lengths=split.lengths)`` puts those of like length together.
+    """
+
+    def __init__(self, encoded: Sequence[tuple[Tensor, Tensor]]):
+        self.encoded = list(encoded)
+        if not self.encoded:
+            raise ValueError("got no conversation; expected one or more, each (ids (T,), answer (T,)) of `encode`")
+        for i, conversation in enumerate(self.encoded):
+            _require_answer(i, *conversation)
+
+    def __len__(self) -> int:
+        return len(self.encoded)
+
+    @cached_property
+    def lengths(self) -> Tensor:
+        """Tokens of each conversation, (N,)"""
+        return torch.tensor([len(ids) for ids, _ in self.encoded])
+
+    def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
+        """i -> ids (T,), answer (T,)"""
+        return self.encoded[i]
+
+    def batch(self, rows: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """rows (n,) -> x {ids (n, T), mask (n, T), answer (n, A)}, y (n, A)"""
+        return collate([self.encoded[i] for i in rows.tolist()])
+
+    def subset(self, rows: Tensor | Sequence[int]) -> "Conversations":
+        """rows (M,) -> these M conversations, in this order"""
+        return Conversations([self.encoded[i] for i in row_numbers(rows, len(self)).tolist()])
+
+    @cached_property
+    def fingerprint(self) -> int:
+        """A checksum of all tokens, and of which are answers"""
+        ids, answer = (torch.cat(parts) for parts in zip(*self.encoded, strict=True))
+        return checksum(answer, checksum(ids, checksum(self.lengths, 0)))
+
+    def __repr__(self) -> str:
+        return f"Conversations({len(self):,} of {int(self.lengths.sum()):,} tokens)"
+
+
+def counted(y: Tensor) -> Tensor:
+    """y (N, A) -> () how many of the targets count: the ``terms`` of `fit` and `evaluate` for `collate`'s batches"""
+    return (y != IGNORED).sum()
+
+
+def _require_answer(i: int, ids: Tensor, answer: Tensor) -> None:
+    if ids.shape != answer.shape or answer.dtype != torch.bool or not answer.any() or answer[0]:
+        raise ValueError(
+            f"got ids {tuple(ids.shape)} and answer {answer.dtype} {tuple(answer.shape)} as conversation {i}; "
+            "expected (T,) and torch.bool (T,), some of it true, not the first, which nothing predicts"
+        )
 
 
 def _padded(rows: list[Tensor], value: int) -> Tensor:

@@ -78,3 +78,17 @@ def letters(text: str) -> str:
 def first_of_each(keys: Sequence[str]) -> list[int]:
     """keys (N) -> the places where each key stands for the first time"""
     return list({key: i for i, key in reversed(list(enumerate(keys)))}.values())[::-1]
+
+
+def shortened(tokenizer, text: str, size: int) -> str:
+    """text -> its first words, at most ``size`` tokens of them, with single spaces between them"""
+    words = text.split()
+    if not words or size < 1:
+        raise ValueError(f"got {text!r:.40} and size={size}; expected a text with a word, and 1 token or more")
+    whole = " ".join(words)
+    places = tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True).offset_mapping
+    if len(places) <= size:
+        return whole
+    end = places[size - 1][1]
+    kept = whole[:end] if whole[end].isspace() else whole[:end].rpartition(" ")[0]
+    return kept.rstrip() or words[0]

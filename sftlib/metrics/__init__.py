@@ -7,13 +7,14 @@ from sftlib.metrics.counts import Mean, balanced_accuracy, confusion_matrix, cor
 from sftlib.metrics.decoding import align, beam_decode
 from sftlib.metrics.error_rate import ErrorRate, edit_distance, greedy_decode
 from sftlib.metrics.intervals import Interval, bootstrap_interval, mean_interval, paired_interval
-from sftlib.metrics.measures import Accuracy, MeanIoU, Metric
+from sftlib.metrics.measures import Accuracy, Exact, MeanIoU, Metric
 
 __all__ = [
     "Accuracy",
     "AveragePrecision",
     "Comparison",
     "ErrorRate",
+    "Exact",
     "Interval",
     "Mean",
     "MeanIoU",

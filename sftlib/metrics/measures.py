@@ -94,6 +94,35 @@ class Accuracy(Sums):
         return {"accuracy": float(self._sums["hits"]) / float(self._sums["counted"])}
 
 
+class Exact(Sums):
+    """Share of the examples all of whose targets have the largest output: (N, K, A) against y (N, A), in [0, 1].
+
+    Of a language model it is the share of answers that it writes word for word, their end included, when it always
+    takes the most probable token: with the right tokens before it, each step of such writing is one of these maxima.
+    Targets equal to ``ignore_index`` are not counted; an example without any other is left out.
+    """
+
+    key, higher_is_better = "exact", True
+
+    def __init__(self, *, ignore_index: int = -100):
+        super().__init__()
+        self.ignore_index = ignore_index
+
+    def add(self, output: Tensor, y: Tensor) -> None:
+        """output (N, K, A), y whole numbers (N, A): ValueError for other shapes."""
+        check_classes(output, y)
+        valid = _valid(y, self.ignore_index)
+        outside = valid & ((y < 0) | (y >= output.shape[1]))
+        largest, predicted = output.max(dim=1)
+        right = ((predicted == y) & (largest == largest) | ~valid).flatten(1).all(1) & valid.flatten(1).any(1)
+        self._count(hits=right.sum(), counted=valid.flatten(1).any(1).sum(), outside=outside.sum())
+
+    def values(self) -> dict[str, float]:
+        """{"exact"}; ValueError where nothing was counted, or a target was no class."""
+        _require_counted(self._sums, "examples")
+        return {"exact": float(self._sums["hits"]) / float(self._sums["counted"])}
+
+
 class MeanIoU(Sums):
     """Intersection over union of K classes over a whole data set, from one confusion matrix, and its mean over classes.
 
