@@ -11,12 +11,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from sftlib import plotting
 from sftlib.plotting.charts import spread
+from sftlib.plotting.maps import CLASS_COLOURS, widest
 from sftlib.plotting.svg import nice_ticks, thin
 
 
@@ -358,3 +359,46 @@ def test_thinning_keeps_first_and_last_and_few(n):
 )  # fmt: skip
 def test_ticks_are_round_and_enclose_the_values(low, high, ticks):
     assert nice_ticks(low, high) == pytest.approx(ticks)
+
+
+def test_an_overlay_mixes_the_classes_colours_with_the_picture_and_names_them():
+    picture = np.random.default_rng(0).integers(0, 256, (3, 29, 37)).astype(np.uint8)
+    classes = np.full((29, 37), 255)
+    classes[:, :17], classes[20:, 17:] = 0, 1
+    for opacity in (0.0, 0.3, 1.0):
+        ax = plotting.overlay(axes(), picture, classes, ("sky", "road"), opacity=opacity)
+        shown = np.asarray(ax.images[0].get_array())
+        for k, colour in enumerate(CLASS_COLOURS[:2]):
+            expected = (1 - opacity) * picture.transpose(1, 2, 0) / 255 + opacity * np.array(to_rgb(colour))
+            assert np.allclose(shown[classes == k], expected[classes == k])
+        assert np.allclose(shown[classes == 255], picture.transpose(1, 2, 0)[classes == 255] / 255)
+        names = {text.get_text(): text.get_position() for text in ax.texts}
+        assert set(names) == (set() if opacity == 0 else {"sky", "road"})
+        for name, (x, y) in names.items():
+            assert classes[y, x] == ("sky", "road").index(name)
+    small = np.full((29, 37), 0)
+    small[3, 5] = 1
+    named = [t.get_text() for t in plotting.overlay(axes(), picture, small, ("sky", "road")).texts]
+    assert named == ["sky"]
+    assert plotting.overlay(axes(), picture, small, ("sky", "road"), named=False).texts[:] == []
+
+
+def test_the_name_stands_where_the_class_is_widest():
+    mask = np.zeros((31, 41), bool)
+    mask[2:5, :] = True
+    mask[10:27, 20:37] = True
+    assert tuple(widest(mask)) == (18, 28)
+    assert widest(np.ones((31, 41), bool))[0] == 15
+
+
+@pytest.mark.parametrize(
+    "picture, classes, settings, words",
+    [
+        (np.zeros((29, 37, 3), np.uint8), np.zeros((29, 37), int), {}, "of one size"),
+        (np.zeros((3, 29, 37), np.uint8), np.zeros((29, 31), int), {}, "of one size"),
+        (np.zeros((3, 29, 37), np.uint8), np.zeros((29, 37), int), {"opacity": 2}, "got opacity=2"),
+    ],
+)
+def test_an_overlay_of_what_does_not_fit_is_refused(picture, classes, settings, words):
+    with pytest.raises(ValueError, match=words):
+        plotting.overlay(axes(), picture, classes, ("sky", "road"), **settings)

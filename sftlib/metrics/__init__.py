@@ -1,6 +1,7 @@
 """Measures, as sums and counts that are divided once, and intervals for what is claimed of them."""
 
 from sftlib.metrics.average_precision import AveragePrecision
+from sftlib.metrics.boundary import BoundaryIoU, edge_band
 from sftlib.metrics.calibration import expected_calibration_error
 from sftlib.metrics.comparisons import Comparison, compare, hits_interval
 from sftlib.metrics.counts import Mean, balanced_accuracy, confusion_matrix, correct
@@ -12,6 +13,7 @@ from sftlib.metrics.measures import Accuracy, Exact, MeanIoU, Metric
 __all__ = [
     "Accuracy",
     "AveragePrecision",
+    "BoundaryIoU",
     "Comparison",
     "ErrorRate",
     "Exact",
@@ -26,6 +28,7 @@ __all__ = [
     "compare",
     "confusion_matrix",
     "correct",
+    "edge_band",
     "edit_distance",
     "expected_calibration_error",
     "greedy_decode",

@@ -6,10 +6,11 @@ meaning alone: there is always a line style, a marker, a symbol or a text as wel
 
 from sftlib.plotting.charts import bands, confusion, curves, embedding
 from sftlib.plotting.idea import PARTS, idea
+from sftlib.plotting.maps import overlay
 from sftlib.plotting.networks import pictures, shapes, share_bars
 from sftlib.plotting.runs import best_epoch, run_curves
 from sftlib.plotting.style import COLOURS, LINES, MARKERS, short, use_style
 from sftlib.plotting.svg import svg_curves
 
 __all__ = ["COLOURS", "LINES", "MARKERS", "PARTS", "bands", "best_epoch", "confusion", "curves", "embedding", "idea",
-           "pictures", "run_curves", "shapes", "share_bars", "short", "svg_curves", "use_style"]  # fmt: skip
+           "overlay", "pictures", "run_curves", "shapes", "share_bars", "short", "svg_curves", "use_style"]  # fmt: skip
