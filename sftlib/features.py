@@ -21,6 +21,7 @@ from sftlib.model import LinearHead, Model, eval_mode
 from sftlib.runtime import FLOAT32, check_precision, device_of, keep_freed_memory
 
 CONSTANT = 1e-6  # a feature that varies by less than this share of its size is rounding noise
+DEAD = 1e-12  # or by less than this share of what the others do: a weight for it could not be trained in float32
 MOST_ENTRIES = 2**31  # of the matrix rows × classes: 16 GiB
 BIAS_L2 = 1e-6  # keeps the bias of a class without examples finite; too small to be seen in any other
 
@@ -229,9 +230,10 @@ def _checked(features: Tensor, labels: Tensor, num_classes: int | None) -> tuple
 
 
 def _standardisation(z: Tensor) -> tuple[Tensor, Tensor]:
-    """z (N, D) -> mean (D,), deviation (D,); infinite for a constant feature, which so becomes 0"""
+    """z (N, D) -> mean (D,), deviation (D,); infinite for a constant or dead feature, which so becomes 0"""
     mean, deviation = z.mean(0), z.std(0, correction=0)
-    return mean, torch.where(deviation > CONSTANT * mean.abs(), deviation, torch.inf)
+    varies = (deviation > CONSTANT * mean.abs()) & (deviation > DEAD * deviation.max())
+    return mean, torch.where(varies, deviation, torch.inf)
 
 
 def _folded(W: Tensor, b: Tensor, mean: Tensor, scale: Tensor) -> LinearHead:

@@ -433,3 +433,14 @@ def test_targets_of_unequal_width_are_not_filled_up_with_a_class():
         extract(model.backbone, batches)
     _, labels = extract(model.backbone, [(a, F.pad(b, (0, 4 - b.shape[1]), value=-100)) for a, b in batches])
     assert labels.shape == (8, 4) and (labels[5:, 3] == -100).all()
+
+
+def test_a_feature_that_is_next_to_nothing_gets_no_weight_and_the_probe_can_be_trained_on():
+    gen = torch.Generator().manual_seed(0)
+    z, y = torch.randn(23, 5, generator=gen), torch.arange(23) % 3
+    z[:, 2] *= 1e-31  # MiniLM has such a one
+    head, without = (linear_probe(some, y, l2=0.1) for some in (z, z[:, [0, 1, 3, 4]]))
+    assert head.weight[:, 2].abs().max() == 0 and head.weight.square().isfinite().all()
+    torch.testing.assert_close(head.weight[:, [0, 1, 3, 4]], without.weight, rtol=1e-4, atol=1e-5)
+    small = linear_probe(1e-20 * z, y, l2=0.1)  # the size of all is no matter
+    torch.testing.assert_close(small(1e-20 * z), head(z), rtol=1e-4, atol=1e-4)
