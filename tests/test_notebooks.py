@@ -160,7 +160,9 @@ def test_every_solution_turns_its_checker_green(path, monkeypatch):
 
 # ------------------------------------------------------------------------------------------- how long they are
 
-SECOND_EDITION = set()  # held to their length and minutes; grows until it is all of them
+SECOND_EDITION = {  # held to their length and minutes; grows until it is all of them
+    "00_start_here",
+}
 
 
 def row(stem):

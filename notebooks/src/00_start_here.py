@@ -10,25 +10,23 @@
 # - start, stop and read a training run;
 # - work through an exercise that checks itself.
 #
-# **20 minutes** to read and try, 1 minute to run. You should have trained a network in PyTorch before, or be ready to
+# **55 minutes** to read and try, 1 minute to run. You should have trained a network in PyTorch before, or be ready to
 # look a few things up. Nothing is downloaded: weights and pictures came with the installation.
 
 # %% tags=["setup"]
+import time
+
 import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
 from IPython.display import display
 
-from sftlib.adaptation import param_groups
+from sftlib import adaptation, environment, metrics, runtime, training, widgets
 from sftlib.backbones import load_backbone
 from sftlib.checks import check
 from sftlib.datasets import augment, loader, solar_cells
-from sftlib.environment import environment_report
 from sftlib.model import LinearHead, Model
 from sftlib.plotting import curves, idea, pictures, use_style
-from sftlib.runtime import profile, seed_everything
-from sftlib.training import evaluate, fit, measure_precision
-from sftlib.widgets import LiveRun
 
 use_style()
 
@@ -62,7 +60,7 @@ plt.show()
 # Each line should say `[OK]`. A line that says `[FAIL]` tells you what to do.
 
 # %% tags=["varies"]
-report = environment_report()
+report = environment.environment_report()
 print(*report, sep="\n")
 assert all(line.ok for line in report), "see the lines marked [FAIL] above"
 
@@ -81,7 +79,7 @@ assert all(line.ok for line in report), "see the lines marked [FAIL] above"
 #   `SFT_PROFILE` chooses. This notebook's settings, both side by side:
 
 # %%
-size = profile()
+size = runtime.profile()
 SEED = 0
 # pixels: the pictures are 300 x 300, smaller is faster
 SIDE = size.pick(quick=128, full=224)
@@ -135,7 +133,7 @@ for name, part in (("train", cells.train), ("val", cells.val), ("test", cells.te
 # %%
 def build():
     """A new model: f with the pretrained weights, g new."""
-    seed_everything(SEED)
+    runtime.seed_everything(SEED)
     f = load_backbone("squeezenet1_1", size=SIDE)
     g = LinearHead(f.feature_dim, len(cells.classes))
     return Model(f, g)
@@ -146,16 +144,15 @@ f, g = model.backbone, model.head
 
 # %%
 # what this f was trained on: centred values, channels in its order
-x = f.preprocess(cells.val.pictures[:5])
+five = torch.arange(0, 1500, 300)  # of both classes
+x = f.preprocess(cells.train.pictures[five])
 z = f(x)
 logits = g(z)
 for name, part in (("x", x), ("z = f(x)", z), ("logits = g(z)", logits)):
     print(f"{name:<14}{tuple(part.shape)}")
 for name, part in (("f", f), ("g", g)):
-    print(
-        f"{name} has {sum(p.numel() for p in part.parameters()):,} numbers that can "
-        "learn"
-    )
+    n = sum(p.numel() for p in part.parameters())
+    print(f"{name} has {n:,} numbers that can learn")
 assert torch.equal(logits, model(x))  # the model is g after f, nothing else
 
 # %% [markdown]
@@ -164,25 +161,24 @@ assert torch.equal(logits, model(x))  # the model is g after f, nothing else
 # class (*cross-entropy*): 0 for certainty in the right answer, log 2 ≈ 0.693 for a coin flip. By hand, and by PyTorch:
 
 # %%
-y = cells.val.labels[:5]
+y = cells.train.labels[five]
 p = logits.exp() / logits.exp().sum(dim=1, keepdim=True)  # softmax
 by_hand = -p[torch.arange(5), y].log().mean()
-print(
-    f"by hand {by_hand.item():.3f}   F.cross_entropy "
-    f"{F.cross_entropy(logits, y).item():.3f}"
-)
-assert torch.allclose(by_hand, F.cross_entropy(logits, y))
+official = F.cross_entropy(logits, y)
+print(f"by hand {by_hand.item():.3f}   F.cross_entropy {official.item():.3f}")
+assert torch.allclose(by_hand, official)
 
 # %% [markdown]
 # ## One step of fine-tuning
 #
 # This is all of it. `backward` computes ∂L/∂f and ∂L/∂g, and the two groups of the optimizer have their own learning
-# rate each. Everything else in this course decides *what* goes into these lines and *why*. (The five pictures are from
-# the validation part. One does not train on it: this step only shows how it goes, and this model is thrown away.)
+# rate each. Everything else in this course decides *what* goes into these lines and *why*. (The five pictures are
+# training pictures: no other part is ever trained on, not even for a demonstration.)
 
 # %%
 # five pictures: a small step
-optimizer = torch.optim.SGD(param_groups(f=(f, 0.1 * LR_F), g=(g, 0.1 * LR_G)))
+groups = adaptation.param_groups(f=(f, 0.1 * LR_F), g=(g, 0.1 * LR_G))
+optimizer = torch.optim.SGD(groups)
 before = F.cross_entropy(model(x), y)
 
 loss = F.cross_entropy(g(f(x)), y)
@@ -209,35 +205,25 @@ def batches(split, **settings):
 
 
 x, y = next(iter(batches(cells.train)))
-choice = measure_precision(model, x, y)
+choice = training.measure_precision(model, x, y)
 print(choice)
 assert max(choice.rates.values()) <= 1.05 * choice.rates[choice.precision]
 
 # %%
-trained = []  # the models of all runs, the newest last
+models = []  # of all runs, the newest last
 
 
 def train(lr_f=LR_F, lr_g=LR_G):
     """A fresh model and the iterator of records that trains it."""
     model = build()
-    trained.append(model)
-    optimizer = torch.optim.SGD(
-        param_groups(f=(model.backbone, lr_f), g=(model.head, lr_g)), momentum=0.9
-    )
-    # of the batches, and of the turns and mirrors
-    order = torch.Generator().manual_seed(SEED)
-    train_batches = batches(
-        cells.train, shuffle=True, augment=turn_and_mirror, generator=order
-    )
-    val_batches = batches(cells.val)
-    return fit(
-        model,
-        train_batches,
-        optimizer,
-        epochs=EPOCHS,
-        val_loader=val_batches,
-        precision=choice.precision,
-    )
+    models.append(model)
+    groups = adaptation.param_groups(f=(model.backbone, lr_f), g=(model.head, lr_g))
+    optimizer = torch.optim.SGD(groups, momentum=0.9)
+    order = torch.Generator().manual_seed(SEED)  # of batches, turns and mirrors
+    how = {"shuffle": True, "augment": turn_and_mirror, "generator": order}
+    train_batches, val_batches = batches(cells.train, **how), batches(cells.val)
+    more = {"val_loader": val_batches, "precision": choice.precision}
+    return training.fit(model, train_batches, optimizer, epochs=EPOCHS, **more)
 
 
 # %% [markdown]
@@ -252,33 +238,27 @@ def train(lr_f=LR_F, lr_g=LR_G):
 # ends the run after the step it is in. Loss is what training makes small; accuracy is what you wanted.
 
 # %% tags=["varies"]
-panel = LiveRun(train)
+panel = widgets.LiveRun(train)
 display(panel)
+began = time.perf_counter()
 history = panel.run()
+print(f"{EPOCHS} epochs in {time.perf_counter() - began:.0f} seconds")
+tuned = models[-1]  # what this cell has trained; later runs leave it as it is
 assert min(history["loss"][-20:]) < history["loss"][0]
 
 # %% [markdown]
 # The same curves once more, to keep. Each jag is one batch of 32 pictures, so single steps say little; the
-# epochs tell.
+# epochs tell. (The loss is in *nats*: natural logarithms are used, and log 2 = 0.693 nats are one bit.)
 
 # %% tags=["varies"]
 fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2))
-curves(
-    left,
-    {"each step": (history["step"], history["loss"])},
-    xlabel="step",
-    ylabel="loss (nats per picture)",
-)
+steps = {"each step": (history["step"], history["loss"])}
+curves(left, steps, xlabel="step", ylabel="loss (nats per picture)")
 right.set_ylim(0.5, 1)
-curves(
-    right,
-    {
-        name: (history["epochs"], history[f"{name}_accuracy"])
-        for name in ("train", "val")
-    },
-    xlabel="epoch",
-    ylabel="accuracy",
-)
+both = ("train", "val")
+epochs = {k: (history["epochs"], history[f"{k}_accuracy"]) for k in both}
+curves(right, epochs, xlabel="epoch", ylabel="accuracy")
+right.set_xticks(history["epochs"])
 plt.show()
 
 # %% [markdown]
@@ -289,53 +269,47 @@ plt.show()
 
 # %% tags=["varies"]
 test_batches = batches(cells.test)
-first = evaluate(build(), test_batches, precision=choice.precision)
-last = evaluate(trained[-1], test_batches, precision=choice.precision)
+first = training.evaluate(build(), test_batches, precision=choice.precision)
+last = training.evaluate(tuned, test_batches, precision=choice.precision)
 trivial = (cells.test.labels == majority).double().mean().item()
 print(f"before  {first['accuracy']:.1%}   loss {first['loss']:.3f}")
 print(f"trivial {trivial:.1%}")
-print(
-    f"after   {last['accuracy']:.1%}   loss {last['loss']:.3f}   on {last['n']} "
-    "pictures"
-)
+print(f"after   {last['accuracy']:.1%}   loss {last['loss']:.3f}")
 assert last["accuracy"] > trivial + 0.05
 
 # %% tags=["varies"]
 fig, rows = plt.subplots(2, 5, figsize=(9, 4.4))
 some = torch.arange(0, len(cells.test), len(cells.test) // 5)[:5]
-for row, name, model in zip(
-    rows, ("before", "after"), (build(), trained[-1]), strict=True
-):
+shown, answers = cells.test.pictures[some], cells.test.labels[some]
+for row, name, model in zip(rows, ("before", "after"), (build(), tuned), strict=True):
     with torch.inference_mode():
-        # (5, 2)
-        p = model.eval()(f.preprocess(cells.test.pictures[some])).softmax(dim=1)
+        p = model.eval()(f.preprocess(shown)).softmax(dim=1)  # (5, 2)
     said = p.argmax(dim=1)
-    titles = [
-        f"{name}: {cells.classes[k]}\n{q[k]:.0%} sure"
-        for k, q in zip(said, p, strict=True)
-    ]
-    pictures(
-        row, cells.test.pictures[some], titles, right=said == cells.test.labels[some]
-    )
+    sure = zip(said, p, strict=True)
+    titles = [f"{name}: {cells.classes[k]}\n{q[k]:.0%} sure" for k, q in sure]
+    pictures(row, shown, titles, right=said == answers)
 plt.show()
 
 # %% [markdown]
-# Is that more than luck? An accuracy *a* measured on *n* pictures has a standard deviation of $\sqrt{a(1-a)/n}$:
+# Is that more than luck? Both answers, the model's and the constant one, are about the *same* pictures. So we compare
+# picture by picture: where one of the two is right and the other wrong. `compare` is this course's one rule for
+# comparisons; it gives the difference of the two accuracies with a range, made so that in 95 of 100 such experiments
+# it would hold the true difference (a *confidence interval* of 95 %). If 0 lies in it, there is *no difference that
+# we can see*.
 
 # %% tags=["varies"]
-a, n = last["accuracy"], last["n"]
-deviation = (a * (1 - a) / n) ** 0.5
-print(
-    f"{a:.1%} ± {deviation:.1%}; above the trivial baseline by "
-    f"{(a - trivial) / deviation:.1f} standard deviations"
-)
-assert a - trivial > 2 * deviation
+test = [(y, out.argmax(dim=1)) for out, y in training.predict(tuned, test_batches)]
+y, said = (torch.cat(parts) for parts in zip(*test, strict=True))
+hits = {"after": said == y, "trivial": majority == y}
+(gain,) = metrics.compare(hits)
+print(gain)
+assert gain.visible and gain.interval.mean > 0
 
 # %% [markdown]
-# **Read.** In the quick profile (b) is right: the trained model beats the trivial baseline by far more than chance. An
-# accuracy within two standard deviations of the baseline would have been (a). What we have *not* shown is that the
-# pretrained weights were the reason: for that, the same network has to be trained from random weights too. That is
-# notebook 01, and its answer may surprise you.
+# **Read.** In the quick profile (b) is right, on the validation pictures and on the test pictures: the trained model
+# beats the trivial baseline by more than luck. An interval with 0 in it would have been (a). What we have *not* shown
+# is that the pretrained weights were the reason: for that, the same network has to be trained from random weights
+# too. That is notebook 01, and its answer may surprise you.
 
 # %% [markdown]
 # ## Where it breaks
@@ -344,15 +318,14 @@ assert a - trivial > 2 * deviation
 # ends in red, on purpose.)
 
 # %% tags=["raises-exception", "varies"]
-for _ in train(lr_f=100 * LR_F, lr_g=100 * LR_G):
-    pass
+for record in train(lr_f=100 * LR_F, lr_g=100 * LR_G):
+    print(f"step {record.step}: loss {record.loss:.3g}")
 
 # %% [markdown]
-# The steps were so long that the loss grew instead of falling, until it left the range of numbers. `fit` notices at
-# once, says where, and puts the model back into the last state that was sound: here, the untrained start. A training
-# loop without this check goes on for hours with a model made of *not a number*.
-#
-# The newest model is now this one. To run a cell of *What was gained* again, run the one with the panel first.
+# Read the losses: the steps were so long that the loss grew instead of falling, faster than any power, until it left
+# the range of numbers. `fit` notices at once, says where, and puts the model back into the last state that was sound.
+# Here that is the *untrained start*: no step of this run did any good. A training loop without this check goes on for
+# hours with a model made of *not a number*. (`tuned` is not touched by this: all cells above can be run again.)
 #
 # ## Play
 #
@@ -401,26 +374,36 @@ check("00.accuracy", accuracy)
 #
 # In the settings, set `LR_F = 1e-5`: *f* hardly moves, only *g* learns. **Predict** the validation accuracy after three
 # epochs, then run the notebook from there. Then the other way round: `LR_F = 1e-3, LR_G = 1e-5`. Which of the two
-# surprised you? (Notebook 05 compares *g* alone with both, over five seeds.)
+# surprised you? Could you tell them apart? (Notebook 05 compares *g* alone with both, over several seeds.)
 #
 # ### ★★ Exercise 3: the wrong colours
 #
 # In `batches`, replace `f.preprocess` by `lambda pictures: pictures / 255`. The pictures look the same to you.
 # **Predict**: does training still work, and what is the loss at the first step? (Look at the panel. An `assert` further
 # down may object: that is what it is there for.)
+#
+# ### ★★ Exercise 4: how many test pictures?
+#
+# An accuracy *a* on *n* pictures that were drawn at random has a standard deviation of $\sqrt{a(1-a)/n}$. What is it
+# for the accuracy "after"? **Predict** how many test pictures it would take to bring it to half a point (0.005), then
+# work it out. Is there a way to tell two models apart with fewer?
 
 # %% [markdown] tags=["solution"]
 # **Exercise 2.** In our run (seed 0, 222 validation pictures) both moving gave 83.8 %, *f* nearly still 82.0 %, *g*
-# nearly still 83.3 %. On 222 pictures one standard deviation is 2.5 points, so there is *no difference that we can
-# see*. That is itself a surprise: a linear cut through ImageNet's features does it, and so does bending the features
+# nearly still 83.3 %: four pictures between the first and the second. One seed and such a difference decide nothing,
+# and that is itself a surprise: a linear cut through ImageNet's features does it, and so does bending the features
 # towards a random *g* that hardly moves.
 #
 # **Exercise 3.** It learns nothing: in our run, 68.0 % after each of the three epochs, which is the trivial baseline.
 # SqueezeNet's first layer expects values from about −120 to 150 in the order blue, green, red, and gets values from 0
 # to 1. The loss at the first step, 0.633, looks as healthy as with the right numbers (0.637), and nothing warns you.
+#
+# **Exercise 4.** With *a* = 0.85 and *n* = 334 it is 2.0 points. Half a point takes 0.85 · 0.15 / 0.005² = 5,100
+# pictures: four times the precision, sixteen times the pictures. Two models on the *same* pictures need fewer, since
+# only the pictures on which they differ count: that is why `compare` is paired.
 
 # %% [markdown]
-# ### ★★★ Exercise 4: your own question
+# ### ★★★ Exercise 5: your own question
 #
 # Give `solar_cells.load` one more argument, `task="cell_type"`, and train the network to tell mono- from
 # polycrystalline cells. Is it easier or harder than finding defects? What would you have to do to be sure that your
@@ -432,8 +415,8 @@ check("00.accuracy", accuracy)
 # - One step is *f ← f − α ∂L/∂f, g ← g − α ∂L/∂g*, and each of the two may have its own α.
 # - Compare with the trivial baseline first. Look at validation while you train, at test once.
 # - A learning rate too large destroys a network in a few steps; a good loop says so.
-# - Limits of what you saw: one data set, one network, one seed, 334 test pictures. A difference of two points between
-#   two such runs means nothing.
+# - Limits of what you saw: one data set, one network, one seed, 334 test pictures, and rates that were not tuned. A
+#   difference of two points between two such runs means nothing.
 #
 # **References.** Deitsch et al. 2019, *Automatic classification of defective photovoltaic module cells in
 # electroluminescence images*, Solar Energy 185, arXiv 1807.02894. Iandola et al. 2016, *SqueezeNet*, arXiv 1602.07360.
