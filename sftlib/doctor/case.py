@@ -73,11 +73,18 @@ class Case:
     @cached_property
     def classes(self) -> int | None:
         """K, where the output is (N, K, …) and y counts classes: (N,), or (N, …)"""
-        if self.output is None or self.train is None or self.output.ndim < 2:
+        if self.output is None or self.train is None or self.output.ndim < 2 or self._embeds():
             return None
         y = self.train.batches[0][1]
         fits = isinstance(y, Tensor) and not y.is_floating_point() and y.dtype is not torch.bool
         return self.output.shape[1] if fits and y.shape[1:] == self.output.shape[2:] else None
+
+    def _embeds(self) -> bool:
+        """Whether the user's loss takes the output for features: it has classes of its own, or none at all"""
+        run = self.run
+        if run is None or run.own or not run.losses:
+            return False
+        return bool(run.taught) or not run.before_loss & {"of_classes", "sigmoid", "sigmoid_bce"}
 
     @cached_property
     def labels(self) -> Tensor | None:

@@ -225,6 +225,8 @@ def lora_changes_nothing(case: Case) -> Found:
         for A, B in pairs:
             if not (A.requires_grad or B.requires_grad):
                 what = "its factors A and B are frozen (or merged)"
+            elif getattr(m, "merged", False) is True:
+                what = "it is merged into the weights"
             elif not A.any() and not B.any():
                 what = "A and B are both zero, so neither gets a gradient"
             elif _scale(m) == 0:

@@ -8,8 +8,6 @@ from torch import Tensor
 from sftlib.doctor.case import Case, Found
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-OTHERS = {"mean and deviation 0.5": ((0.5,) * 3, (0.5,) * 3), "ImageNet's mean and deviation": IMAGENET,
-          "no mean and deviation": ((0.0,) * 3, (1.0,) * 3)}  # fmt: skip
 SURELY = 0.1  # distance to whole numbers: 0.25 where there are none
 
 
@@ -22,6 +20,17 @@ class Own:
     scale: float = 255.0
     size: int | None = None
     bgr: bool = False
+
+
+OTHERS = {  # what pictures went through -> how
+    "mean and deviation 0.5": Own((0.5,) * 3, (0.5,) * 3), "ImageNet's mean and deviation": Own(*IMAGENET),
+    "no mean and deviation": Own((0.0,) * 3, (1.0,) * 3),
+    "pixels as they are, 0 … 255": Own((0.0,) * 3, (1.0,) * 3, scale=1.0),
+    "CIFAR-10's mean and deviation": Own((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    "CIFAR-10's mean and deviation, counted by pixel": Own((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "CIFAR-100's mean and deviation": Own((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
+    "CLIP's mean and deviation": Own((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+}  # fmt: skip
 
 
 def own_preprocessing(case: Case) -> Own | None:
@@ -79,7 +88,8 @@ def pixel_mean_and_deviation(case: Case) -> Found:
     x, own = pictures_of(case), own_preprocessing(case)
     if x is None or own is None or not x.is_floating_point() or _fits(x, own) or _fits(x.flip(1), own):
         return
-    fitting = [name for name, values in OTHERS.items() if values != (own.mean, own.std) and _fits(x, Own(*values))]
+    fitting = [name for name, other in OTHERS.items() if (other.mean, other.std) != (own.mean, own.std)
+               and _fits(x, other)]  # fmt: skip
     if not fitting and 0 <= float(x.min()) and 0.5 < float(x.max()) <= 1 and own.mean != (0.0,) * 3:
         fitting = ["no mean and deviation"]
     if not fitting:
@@ -136,7 +146,7 @@ def not_compared(case: Case) -> str:
         return ""
     if own is None:
         return "preprocessing against the weights' own, which is not known: pass preprocess="
-    if not (_fits(x, own) or any(_fits(x, Own(*values)) for values in OTHERS.values())):
+    if not (_fits(x, own) or any(_fits(x, other) for other in OTHERS.values())):
         return "mean and deviation of the pixels, which are no whole numbers (resized or coloured as fractions)"
     return ""
 

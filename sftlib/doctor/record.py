@@ -58,9 +58,9 @@ class Run:
 class _Calls(TorchFunctionMode):
     """Sees every call of torch's functions; writes into a Run"""
 
-    def __init__(self, run: Run, parameters: list[Tensor]):
+    def __init__(self, run: Run, parameters: list[Tensor], held: list[Tensor]):
         super().__init__()
-        self.run, self.parameters, self.stepping, self.first = run, parameters, False, True
+        self.run, self.parameters, self.held, self.stepping, self.first = run, parameters, held, False, True
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         name = getattr(func, "__name__", "")
@@ -79,7 +79,7 @@ class _Calls(TorchFunctionMode):
             self.first = False
             self.run.losses.append(float(loss.detach().float().mean()))
             self.run.before_loss |= patterns(loss)
-            left = any(p.grad is not None and bool(p.grad.any()) for p in self.parameters)
+            left = any(p.grad is not None and bool(p.grad.any()) for p in self.held)
             self.run.left_over |= left and len(self.run.losses) > 1
 
     def _changes_gradients(self, thing) -> bool:
@@ -96,13 +96,13 @@ def record(step: Callable[[], object], model: nn.Module, optimizer, *, times: in
 
     Where the second loss is far above the first it goes on for some steps: does it come down again?
     """
-    run, parameters = Run(own=own), [p for group in optimizer.param_groups for p in group["params"]]
-    parameters += [p for p in model.parameters() if not any(p is held for held in parameters)]
+    run, held = Run(own=own), [p for group in optimizer.param_groups for p in group["params"]]
+    parameters = held + [p for p in model.parameters() if not any(p is other for other in held)]
     before = [p.detach().clone() for p in parameters]
     with contextlib.ExitStack() as stack:
         stack.enter_context(_watched_modules(run, model))
         stack.enter_context(_watched_scaling(run))
-        calls = stack.enter_context(_Calls(run, parameters))
+        calls = stack.enter_context(_Calls(run, parameters, held))
         stack.enter_context(_watched_optimizer(run, optimizer, calls, before))
         for i in range(MOST_RUNS):
             if i >= times and not (times > 1 and run.rising):
@@ -251,7 +251,7 @@ def patterns(loss: Tensor) -> set[str]:
     """What stands directly before the log-softmax or the sigmoid that a loss computes itself, as autograd has it
 
     "softmax", "log_softmax", "sigmoid": cross_entropy of these; "sigmoid_bce": BCE with logits of a sigmoid or
-    softmax; "raw_nll": nll_loss of scores.
+    softmax; "raw_nll": nll_loss of scores. "of_classes": somewhere in it is a softmax.
     """
     found, todo, seen = set(), [loss.grad_fn], set()
     while todo and len(seen) < 100_000:
@@ -260,6 +260,8 @@ def patterns(loss: Tensor) -> set[str]:
             continue
         seen.add(node)
         name, before = _name(node), _before(node)
+        if name in ("LogSoftmax", "Softmax") or name.startswith("NllLoss"):
+            found.add("of_classes")
         if name == "LogSoftmax" and before in KINDS:
             found.add(KINDS[before])
         elif name == "BinaryCrossEntropyWithLogits" and before in ("Sigmoid", "Softmax"):

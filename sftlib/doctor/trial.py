@@ -17,8 +17,9 @@ def forward(model: nn.Module, batch):
     batch = to(batch, device_of(model))
     x, y = pair(batch)
     names = inspect.signature(model.forward).parameters
-    if isinstance(x, Mapping) and set(x) & set(names):
-        return model(**batch) if "labels" in batch and "labels" in names else model(**x)
+    by_name = any(p.kind is p.VAR_KEYWORD for p in names.values())  # as wrappers that hand on what they are given
+    if isinstance(x, Mapping) and (set(x) & set(names) or by_name):
+        return model(**batch) if "labels" in batch and ("labels" in names or by_name) else model(**x)
     detects = isinstance(x, list) and isinstance(y, list) and len(names) > 1
     return model(x, y) if detects and model.training else model(x)
 
