@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sftlib.datasets import camvid, penn_fudan, voc
+from sftlib.datasets import camvid, layouts, penn_fudan, voc
 
 W, H = 53, 41
 
@@ -424,3 +424,25 @@ def test_colours_without_a_table_are_refused(segnet):
 def test_grey_saved_as_colour_is_numbers(segnet):
     labels(segnet / "trainannot" / "f1.png", np.repeat(stripes(0, 3, 11)[..., None], 3, 2))
     assert torch.equal(camvid.load(segnet).train[0][1]["class_map"], torch.from_numpy(stripes(0, 3, 255)))
+
+
+# ----------------------------------------------------------------------------------------- whichever layout it is
+
+
+def test_a_folder_with_boxes_is_read_in_the_layout_that_it_has(fudan, tmp_path_factory):
+    other = tmp_path_factory.mktemp("voc")
+    picture(other / "JPEGImages" / "p1.jpg")
+    xml(other / "Annotations" / "p1.xml", ("dog", 1, 1, 13, 17), ("cat", 5, 7, W, H))
+    for root, objects in ((fudan, ("background", "pedestrian")), (other, ("background", "cat", "dog"))):
+        splits, size = layouts.with_boxes(root, size=(2 * W, 2 * H), seed=3), (3, 2 * H, 2 * W)
+        assert splits.objects == objects and all(p.shape == size for p, _ in everything(splits).values())
+    target = everything(layouts.with_boxes(other))["p1"][1]
+    assert target["boxes"].tolist() == [[0, 0, 13, 17], [4, 6, W, H]] and target["labels"].tolist() == [2, 1]
+
+
+def test_a_folder_in_no_layout_or_in_two_is_refused(fudan, tmp_path_factory):
+    with pytest.raises(ValueError, match="has neither; expected one of PNGImages with PedMasks"):
+        layouts.with_boxes(tmp_path_factory.mktemp("none"))
+    (fudan / "Annotations").mkdir()
+    with pytest.raises(ValueError, match="has PedMasks and Annotations"):
+        layouts.with_boxes(fudan)

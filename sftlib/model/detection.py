@@ -4,6 +4,7 @@ Ren et al. 2015, Faster R-CNN, arXiv 1506.01497; Lin et al. 2017, Feature Pyrami
 are torchvision's; pictures are taken at the size they have, not enlarged to 800 pixels.
 """
 
+import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 
@@ -12,11 +13,19 @@ from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FasterRCNN, FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.image_list import ImageList
-from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
+from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign, box_area
 
-from sftlib.model import Model
+from sftlib.model import Model, eval_mode
+from sftlib.model.targets import check_targets
 
+SIDE = 256  # of the picture from which the maps' sizes are read
 DIVISIBLE = 32  # by which the pictures' common size can be divided, so that every map is a whole number of cells
+# Of torchvision's settings, those that suit pictures of some hundred pixels with some tens of boxes: its own are for
+# 800 pixels, and cost five times as much (`benchmarks/detection.py`)
+FEW: Mapping[str, float] = {
+    "rpn_pre_nms_top_n_train": 400, "rpn_post_nms_top_n_train": 200, "rpn_pre_nms_top_n_test": 400,
+    "rpn_post_nms_top_n_test": 150, "rpn_batch_size_per_image": 128, "box_batch_size_per_image": 64,
+}  # fmt: skip
 
 
 class PyramidBackbone(nn.Module):
@@ -29,8 +38,10 @@ class PyramidBackbone(nn.Module):
     def __init__(self, backbone: nn.Module, stages: Sequence[str], *, channels: int = 64):
         super().__init__()
         self.body, self.levels, self.channels = backbone, tuple(stages), channels
-        widths = [h.shape[1] for h in _maps(backbone, self.levels, torch.zeros(1, 3, 64, 64)).values()]
-        self.pyramid = FeaturePyramidNetwork(widths, channels)
+        with torch.no_grad(), eval_mode(backbone):
+            maps = body_maps(backbone, self.levels, torch.zeros(1, 3, SIDE, SIDE)).values()
+        self.strides = [2 ** round(math.log2(SIDE / h.shape[-1])) for h in maps]  # pixels from cell to cell
+        self.pyramid = FeaturePyramidNetwork([h.shape[1] for h in maps], channels)
         self.preprocess = backbone.preprocess
 
     def forward(self, x: tuple[list[Tensor], list[dict[str, Tensor]] | None]):
@@ -42,7 +53,7 @@ class PyramidBackbone(nn.Module):
             )
         pictures, targets = x
         batch = one_batch(pictures)  # (N, 3, H, W)
-        maps = self.pyramid(_maps(self.body, self.levels, batch))
+        maps = self.pyramid(body_maps(self.body, self.levels, batch))
         return dict(maps), [tuple(p.shape[-2:]) for p in pictures], tuple(batch.shape[-2:]), targets
 
 
@@ -61,6 +72,8 @@ class BoxHead(nn.Module):
         maps, sizes, (H, W), targets = z
         if self.training and targets is None:
             raise ValueError("got no targets in x and a detector in train mode; expected x = ([pictures], [targets])")
+        if self.training:
+            check_targets(targets, sizes, self.roi_heads.box_predictor.cls_score.out_features)
         maps = OrderedDict(maps)
         pictures = next(iter(maps.values())).new_empty(1).expand(len(sizes), 3, H, W)  # only their shape is looked at
         proposals, losses = self.rpn(ImageList(pictures, sizes), maps, targets)
@@ -69,25 +82,78 @@ class BoxHead(nn.Module):
 
 
 def detector(
-    backbone: nn.Module, num_classes: int, *, stages: Sequence[str] = ("stage1", "stage2", "stage4"),
-    anchors: Sequence[Sequence[int]] = ((16, 32), (48, 64), (96, 160)), ratios: Sequence[float] = (1.0, 2.0),
+    backbone: nn.Module, num_classes: int, *, stages: Sequence[str] = ("stem", "stage1", "stage4"),
+    anchors: Sequence[Sequence[float]] = ((16, 24), (36, 54), (80, 120)), ratios: Sequence[float] = (1.0, 2.5),
     channels: int = 64, hidden: int = 128, pool: int = 5, **options: float,
 ) -> Model:  # fmt: skip
     """A Faster R-CNN on the maps of ``stages`` of a pretrained backbone; class 0 is the background, so K − 1 are found.
 
-    anchors: for each stage the sides in pixels of its anchors, ratios: height over width. ValueError unless there is
-    one tuple of anchors for each stage, all of one length.
+    anchors: for each stage the sides in pixels of its anchors, the roots of their areas, rising; ratios: height over
+    width; `anchors_for` gives both for the boxes of one's own. A proposal is read from the map whose anchors are
+    nearest in size. options: those of torchvision's FasterRCNN, in place of FEW. ValueError unless there is one tuple
+    of anchors for each stage, all of one length, and they rise.
     """
-    if len(anchors) != len(stages) or len({len(a) for a in anchors}) != 1:
-        raise ValueError(f"got anchors {anchors} for the stages {stages}; expected for each as many sides, as a tuple")
+    sides = [side for level in anchors for side in level]
+    if len(anchors) != len(stages) or len({len(a) for a in anchors}) != 1 or sides != sorted(sides) or sides[0] <= 0:
+        raise ValueError(
+            f"got anchors {anchors} for the stages {stages}; expected for each as many sides, as a tuple, the smallest "
+            "first: anchors_for(boxes) gives them"
+        )
     f = PyramidBackbone(backbone, stages, channels=channels)
     pooling = MultiScaleRoIAlign(featmap_names=list(f.levels), output_size=pool, sampling_ratio=2)
+    # torchvision would infer the scales from the first batch, and choose levels for pictures of 800 pixels
+    pooling.scales = [1 / stride for stride in f.strides]
+    pooling.map_levels = NearestLevel([(a[-1] * b[0]) ** 0.5 for a, b in zip(anchors[:-1], anchors[1:], strict=True)])
     whole = FasterRCNN(
         _Widths(channels), num_classes=None, box_predictor=FastRCNNPredictor(hidden, num_classes),
         rpn_anchor_generator=AnchorGenerator(tuple(map(tuple, anchors)), (tuple(ratios),) * len(anchors)),
-        box_roi_pool=pooling, box_head=TwoMLPHead(channels * pool**2, hidden), **options,
+        box_roi_pool=pooling, box_head=TwoMLPHead(channels * pool**2, hidden), **{**FEW, **options},
     )  # fmt: skip
     return Model(f, BoxHead(whole.rpn, whole.roi_heads))
+
+
+class NearestLevel:
+    """n lists of boxes (m, 4) -> (sum of m,), the number of the map whose anchors are nearest in size
+
+    borders: the sides in pixels, rising, at which the next map begins. (Lin et al. 2017, eq. (1), takes the logarithm
+    of the side for pictures of 800 pixels: all boxes below 112 pixels are then read from the lowest map.)
+    """
+
+    def __init__(self, borders: Sequence[float]):
+        self.borders = torch.tensor(borders)
+
+    def __call__(self, boxes: Sequence[Tensor]) -> Tensor:
+        sides = torch.cat([box_area(b) for b in boxes]).sqrt()
+        return torch.bucketize(sides, self.borders.to(sides))
+
+
+def anchors_for(
+    boxes: Tensor, *, levels: int = 3, each: int = 2, ratios: int = 2
+) -> tuple[tuple[tuple[float, ...], ...], tuple[float, ...]]:
+    """boxes (n, 4) of the training pictures -> anchors and ratios for `detector`: quantiles of their sides and shapes
+
+    ``each`` sides for each of ``levels`` maps, and so many ratios, at the middles of equal parts of the boxes.
+    """
+    if boxes.ndim != 2 or boxes.shape[1:] != (4,) or len(boxes) < levels * each:
+        raise ValueError(f"got boxes {tuple(boxes.shape)}; expected (n, 4), at least {levels * each} of them")
+    width, height = (boxes[:, 2:] - boxes[:, :2]).double().unbind(1)
+    sides = _middles((width * height).sqrt(), levels * each)
+    rows = tuple(tuple(sides[i : i + each]) for i in range(0, len(sides), each))
+    return rows, tuple(_middles(height / width, ratios))
+
+
+def every_anchor(model: Model, height: int, width: int) -> Tensor:
+    """A detector, a picture's size in pixels -> its anchors (A, 4), those of the finest map first"""
+    picture = next(model.parameters()).new_zeros(3, height, width)
+    with torch.no_grad():
+        maps, sizes, (H, W), _ = model.backbone(([picture], None))
+    batch = picture.new_empty(1).expand(1, 3, H, W)
+    return model.head.rpn.anchor_generator(ImageList(batch, sizes), list(maps.values()))[0]
+
+
+def _middles(values: Tensor, n: int) -> list[float]:
+    at = (torch.arange(n, dtype=values.dtype) + 0.5) / n
+    return [round(v, 2) for v in values.quantile(at).tolist()]
 
 
 def sum_of_losses(losses: Mapping[str, Tensor], y) -> Tensor:
@@ -109,7 +175,8 @@ def one_batch(pictures: Sequence[Tensor]) -> Tensor:
     return batch
 
 
-def _maps(backbone: nn.Module, stages: Sequence[str], h: Tensor) -> OrderedDict[str, Tensor]:
+def body_maps(backbone: nn.Module, stages: Sequence[str], h: Tensor) -> OrderedDict[str, Tensor]:
+    """A batch of pictures (N, 3, H, W) -> {stage: its map (N, C, h, w)} of the named stages, in the backbone's order"""
     maps = OrderedDict()
     for name in backbone.stages[: 1 + max(map(backbone.stages.index, stages))]:
         h = getattr(backbone, name)(h)
