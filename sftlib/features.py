@@ -133,6 +133,29 @@ def linear_probe(features: Tensor, labels: Tensor, *, num_classes: int | None = 
     return _folded(torch.from_numpy(W), torch.from_numpy(b), mean, scale)
 
 
+def out_of_fold(
+    features: Tensor, labels: Tensor, *, num_classes: int | None = None, folds: int = 5, l2: float = 1e-3, seed: int = 0
+) -> Tensor:
+    """features (N, D), labels (N,) -> probabilities (N, K) of linear probes, each on the fold that it did not see
+
+    Folds are drawn by class. Where the other folds hold one class only, that class is certain.
+    """
+    z, y, K = _checked(features, labels, num_classes)
+    folds, seed = whole("folds", folds, least=2, most=len(y)), whole("seed", seed, least=0)
+    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))
+    fold = torch.empty_like(y)
+    fold[order[y[order].argsort(stable=True)]] = torch.arange(len(y)) % folds  # dealt out class by class
+    p = torch.zeros(len(y), K, dtype=torch.float64)
+    for k in range(folds):
+        seen, held = fold != k, fold == k
+        if len(y[seen].unique()) == 1:
+            p[held, y[seen][0]] = 1.0
+            continue
+        head = linear_probe(z[seen], y[seen], num_classes=K, l2=l2)
+        p[held] = head(z[held].float()).detach().double().softmax(1)
+    return p
+
+
 def sgd_probe(
     features: Tensor, labels: Tensor, *, num_classes: int | None = None, l2: float = 1e-3, lr: float = 0.1,
     epochs: int = 100, batch_size: int = 32, generator: torch.Generator | None = None,

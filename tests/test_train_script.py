@@ -2,56 +2,25 @@
 tests/test_parallel.py."""
 
 import csv
-import importlib.util
-import os
 import re
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from scripts import CLASSES, assert_same_run, draw_noise, run, script, table
+from scripts import WORDS as COMMON
 
 from sftlib.backbones import load_backbone
 from sftlib.datasets import image_folder
 from sftlib.model import LinearHead, Model
 
-ROOT = Path(__file__).parents[1]
-WORDS = ("--size", "33", "--batch", "5", "--epochs", "3", "--freeze", "--seed", "3")
-CLASSES = {"dark": 0, "grey": 60, "light": 120}
-
-
-def script(name):
-    spec = importlib.util.spec_from_file_location(f"{name}_script", ROOT / "tools" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def run(name, *words):
-    """The script in a process of its own -> what it said"""
-    command = [sys.executable, str(ROOT / "tools" / f"{name}.py"), *map(str, words)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, env=environment)
-
-
-def table(path):
-    with open(path, encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+WORDS = (*COMMON, "--freeze")
 
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    """root/CLASS/…: 11 pictures of each of three classes, 41 x 37 pixels"""
-    root, g = tmp_path_factory.mktemp("pictures"), torch.Generator().manual_seed(0)
-    for name, base in CLASSES.items():
-        (root / name).mkdir()
-        for i in range(11):
-            noise = torch.randint(128, (37, 41, 3), generator=g, dtype=torch.uint8)
-            Image.fromarray((noise + base).numpy()).save(root / name / f"{i}.png")
-    return root
+    return draw_noise(tmp_path_factory.mktemp("pictures"))
 
 
 @pytest.fixture(scope="module")
@@ -84,12 +53,7 @@ def test_a_run_stopped_anywhere_and_resumed_with_the_folder_alone_leaves_the_sam
 ):
     stopped(pictures, tmp_path, where)
     script("train").main(["--out", str(tmp_path), "--resume"])
-    for name in ("log.csv", "test.csv"):
-        assert (tmp_path / name).read_text() == (whole / name).read_text()
-    for name in ("last.pt", "best.pt"):
-        mine, its = (torch.load(path / name, weights_only=True) for path in (tmp_path, whole))
-        assert all(torch.equal(v, its["model"][k]) for k, v in mine["model"].items()) and mine["epoch"] == its["epoch"]
-        assert mine["settings"] == its["settings"]
+    assert_same_run(tmp_path, whole)
 
 
 def test_the_log_lost_between_two_writes_is_made_again_from_the_checkpoint(whole, tmp_path):
@@ -129,6 +93,9 @@ def test_the_best_epoch_is_kept_and_it_alone_meets_the_test_pictures_once(pictur
         (("--seed", "4"), "--seed 4"),
         (("--warmup", "3"), "--warmup 3"),
         (("--random",), "--random True"),
+        (("--strategy", "lora"), "--strategy lora"),
+        (("--drop-last",), "--drop-last True"),
+        (("--skip-broken",), "--skip-broken True"),
     ],
 )
 def test_options_that_differ_from_the_runs_are_refused_by_name(words, name, whole):
@@ -195,6 +162,8 @@ def test_after_a_loss_that_is_not_finite_the_advice_can_be_followed(pictures, tm
         (("--rate-f", "inf"), "argument --rate-f: got inf"),
         (("--epochs", "0"), "argument --epochs: got 0; expected a whole number of at least 1"),
         (("--batch", "2.5"), "argument --batch: got 2.5"),
+        (("--time-budget", "0"), "argument --time-budget: got 0; expected a finite number above 0"),
+        (("--strategy", "lpft"), "argument --strategy: invalid choice: 'lpft'"),
         (("--seed", "-3"), "argument --seed: got -3"),
         (("--size", "3"), "train.py: .*at least 32"),
         (("--backbone", "squeeznet1_1"), "train.py: .*did you mean 'squeezenet1_1'"),

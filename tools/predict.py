@@ -20,34 +20,12 @@ from pathlib import Path
 import torch
 
 from sftlib import runtime
-from sftlib.backbones import load_backbone
 from sftlib.datasets.decode import decode, in_threads, read_bytes
 from sftlib.datasets.folder_walk import Problems, pictures_below, shown
-from sftlib.model import LinearHead, Model
-from sftlib.model.files import load_safely, require_same_shapes
+from sftlib.model import Model
+from sftlib.strategies import load_trained
 
 FIRST = ("file", "class")
-
-
-def trained(path: Path) -> tuple[Model, list[str], int | None]:
-    """best.pt of a run -> the model in eval mode, its classes, and the side that pictures are read at (None: as is)"""
-    state = load_safely(path)
-    try:
-        weights, classes = state["model"], state["settings"]["classes"]
-        options, preprocess = state["settings"]["options"], state["settings"]["preprocess"]
-        name, size, pictures = (options[key] for key in ("backbone", "size", "pictures"))
-    except (KeyError, TypeError):
-        raise ValueError(f"{path} was not written by tools/train.py; expected the best.pt of a run of it") from None
-    f = load_backbone(name, pretrained=False, size=size)
-    if str(f.preprocess) != preprocess:
-        raise ValueError(
-            f"{path} was trained on pictures prepared by {preprocess}, this version has {f.preprocess}: predict with "
-            "the version of the course that trained it"
-        )
-    model = Model(f, LinearHead(f.feature_dim, len(classes)))
-    require_same_shapes(path, weights, model.state_dict())
-    model.load_state_dict(weights)
-    return model.to(runtime.device()).eval(), classes, None if pictures is None else size
 
 
 def found(pictures: Path) -> tuple[Path, list[Path], dict[str, str]]:
@@ -111,7 +89,8 @@ def arguments(words: list[str] | None) -> argparse.Namespace:
 def main(words: list[str] | None = None) -> int:
     """Run the script with these words, by default those of the command line; returns the exit code"""
     options = arguments(words)
-    model, classes, size = trained(options.run / "best.pt")
+    model, classes, size = load_trained(options.run / "best.pt")
+    model.to(runtime.device())
     root, files, broken = found(options.pictures)
     columns = [*FIRST, *(f"probability of {c}" if c in FIRST else c for c in classes)]
     with open(options.out or os.dup(sys.stdout.fileno()), "w", encoding="utf-8", newline="") as file:

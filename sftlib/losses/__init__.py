@@ -25,6 +25,7 @@ from sftlib.losses.prototypes import (
     simplex_prototypes,
 )
 from sftlib.losses.sequences import ctc
+from sftlib.losses.weighted import class_weights, weighted_cross_entropy
 
 __all__ = [
     "CenterLoss",
@@ -39,6 +40,7 @@ __all__ = [
     "batch_spectral_shrinkage",
     "category_relationship",
     "center",
+    "class_weights",
     "co_tuning",
     "cosface",
     "cosine_prototype",
@@ -52,4 +54,5 @@ __all__ = [
     "snapshot",
     "supervised_contrastive",
     "update_centers",
+    "weighted_cross_entropy",
 ]

@@ -2,7 +2,7 @@
 
 from sftlib.metrics.average_precision import AveragePrecision
 from sftlib.metrics.boundary import BoundaryIoU, edge_band
-from sftlib.metrics.calibration import expected_calibration_error
+from sftlib.metrics.calibration import Reliability, expected_calibration_error, reliability, temperature
 from sftlib.metrics.comparisons import Comparison, compare, hits_interval
 from sftlib.metrics.counts import Mean, balanced_accuracy, confusion_matrix, correct
 from sftlib.metrics.decoding import align, beam_decode
@@ -21,6 +21,7 @@ __all__ = [
     "Mean",
     "MeanIoU",
     "Metric",
+    "Reliability",
     "align",
     "balanced_accuracy",
     "beam_decode",
@@ -35,4 +36,6 @@ __all__ = [
     "hits_interval",
     "mean_interval",
     "paired_interval",
+    "reliability",
+    "temperature",
 ]

@@ -1,9 +1,36 @@
-"""Whether a probability means what it says."""
+"""Whether a probability means what it says, and one number that mends it."""
+
+import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from sftlib.inputs import classes, probability_rows, whole, within
+from sftlib.inputs import classes, probability_rows, vectors, whole, within
+
+LEAST, MOST = -6.0, 6.0  # log T is looked for between these
+
+
+class Reliability(NamedTuple):
+    """Of each bin of confidence that holds examples: mean confidence, accuracy, and how many (B,)"""
+
+    confidence: Tensor
+    accuracy: Tensor
+    n: Tensor
+
+
+def reliability(probabilities: Tensor, y: Tensor, *, bins: int = 15) -> Reliability:
+    """probabilities (N, K), y (N,) -> what was said and what was right, by bins (a, b] of equal width"""
+    p, y = _checked(probabilities, y)
+    bins = whole("bins", bins, most=10**6)
+    confidence, predicted = p.max(dim=1)
+    b = (confidence * bins).ceil().long().clamp(1, bins) - 1
+    n, said, right = (
+        torch.zeros(bins, dtype=torch.float64).index_add_(0, b, values)
+        for values in (torch.ones_like(confidence), confidence, (predicted == y).double())
+    )
+    there = n > 0
+    return Reliability(said[there] / n[there], right[there] / n[there], n[there].long())
 
 
 def expected_calibration_error(probabilities: Tensor, y: Tensor, *, bins: int = 15) -> float:
@@ -11,12 +38,38 @@ def expected_calibration_error(probabilities: Tensor, y: Tensor, *, bins: int = 
 
     Source: Guo et al. 2017, On Calibration of Modern Neural Networks, arXiv 1706.04599, eq. (5). Bins are (a, b].
     """
-    p = probability_rows(probabilities)  # float64 on the CPU: MPS has none
-    y, bins = classes(y, len(p)), whole("bins", bins, most=10**6)
+    confidence, accuracy, n = reliability(probabilities, y, bins=bins)
+    return ((accuracy - confidence).abs() * n / n.sum()).sum().item()
+
+
+def temperature(logits: Tensor, y: Tensor) -> float:
+    """logits (N, K), y (N,) of pictures that were not trained on -> T > 0: softmax(logits / T) is calibrated best
+
+    The T of least cross-entropy (Guo et al. 2017, section 4.2). It changes no prediction. Targets are (N + 1)/(N + 2)
+    and not 1, as in Platt 1999, Probabilistic outputs for support vector machines, section 2.2: were all N right, the
+    best T would else be 0, and the next mistake infinitely bad. ValueError for logits that tell no class from another.
+    """
+    z = vectors(logits, "logits")
+    y = classes(y, len(z))
+    within(y, z.shape[1])
+    if (z == z[:, :1]).all():
+        raise ValueError("got logits that are all the same in each row; expected a model that tells classes apart")
+    target = torch.full_like(z, 1 / (len(z) + 2) / (z.shape[1] - 1))
+    target[torch.arange(len(z)), y] = (len(z) + 1) / (len(z) + 2)
+    low, high = LEAST, MOST
+    while high - low > 1e-9:  # the slope in log T changes its sign once: the loss is convex in 1/T
+        middle = (low + high) / 2
+        p = (z / math.exp(middle)).softmax(1)
+        slope = ((target - p) * z).sum()  # of the loss, in log T, times N T
+        low, high = (middle, high) if slope < 0 else (low, middle)
+    return math.exp((low + high) / 2)
+
+
+def _checked(probabilities: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """float64 on the CPU: MPS has none"""
+    p = probability_rows(probabilities)
+    y = classes(y, len(p))
     if p.shape[1] < 2:
         raise ValueError(f"got probabilities {tuple(p.shape)} of one class; expected K at least 2: stack 1 − p and p")
     within(y, p.shape[1])
-    confidence, predicted = p.max(dim=1)
-    b = (confidence * bins).ceil().long().clamp(1, bins) - 1
-    gap = torch.zeros(bins, dtype=torch.float64).index_add_(0, b, (predicted == y).double() - confidence)
-    return (gap.abs().sum() / len(y)).item()
+    return p, y

@@ -6,10 +6,21 @@ from collections.abc import Iterator
 from torch import nn
 
 from sftlib.model.files import load_parts, save_parts
+from sftlib.model.flips import Flipped
 from sftlib.model.heads import FrameHead, LinearHead, Standardise, TokenHead
 from sftlib.runtime import ALONE
 
-__all__ = ["FrameHead", "LinearHead", "Model", "Standardise", "TokenHead", "eval_mode", "load_parts", "save_parts"]
+__all__ = [
+    "Flipped",
+    "FrameHead",
+    "LinearHead",
+    "Model",
+    "Standardise",
+    "TokenHead",
+    "eval_mode",
+    "load_parts",
+    "save_parts",
+]
 
 
 class Model(nn.Module):

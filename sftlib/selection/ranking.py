@@ -6,10 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.stats
-import torch
 from torch import Tensor
 
-from sftlib.features import linear_probe
+from sftlib.features import out_of_fold
 from sftlib.inputs import finite, tensor, whole
 from sftlib.selection._common import checked
 
@@ -20,19 +19,8 @@ def probe_accuracy(features: Tensor, labels: Tensor, *, folds: int = 5, l2: floa
     Folds are drawn by class. A class with one member is always guessed wrong, as it should be.
     """
     z, y, C = checked(features, labels)
-    folds, seed = whole("folds", folds, least=2, most=len(y)), whole("seed", seed, least=0)
-    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))
-    fold = torch.empty_like(y)
-    fold[order[y[order].argsort(stable=True)]] = torch.arange(len(y)) % folds  # dealt out class by class
-    hits = 0
-    for k in range(folds):
-        train, test = fold != k, fold == k
-        seen = y[train].unique()
-        predicted = seen[0]  # when training data has one class, there is nothing to fit
-        if len(seen) > 1:
-            predicted = linear_probe(z[train].float(), y[train], num_classes=C, l2=l2)(z[test].float()).argmax(1)
-        hits += int((predicted == y[test]).sum())
-    return hits / len(y)
+    p = out_of_fold(z.float(), y, num_classes=C, folds=folds, l2=l2, seed=seed)
+    return (p.argmax(1) == y).double().mean().item()
 
 
 class Ranking(NamedTuple):

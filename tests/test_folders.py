@@ -1,0 +1,86 @@
+"""The folder with planted faults, and parts of what was loaded."""
+
+import pytest
+import torch
+from PIL import Image
+
+from sftlib.datasets import PictureSplit, Splits, image_folder, messy_folder
+from sftlib.datasets.parts import at_most, with_test
+from sftlib.inspection import look_over
+
+
+@pytest.fixture(scope="module")
+def messy(tmp_path_factory):
+    root = tmp_path_factory.mktemp("messy")
+    return root, messy_folder.write(root, seed=3, count=150)
+
+
+def test_what_was_planted_is_there(messy):
+    root, planted = messy
+    files = {p.relative_to(root).as_posix() for p in root.rglob("*.*")}
+    assert len(files) == 150 + round(0.04 * 150) + 1
+    named = [*planted.labels, *planted.copies, *planted.copies.values(), *planted.broken, *planted.dark,
+             *planted.blurred, *planted.odd]  # fmt: skip
+    assert set(named) <= files and {p.name for p in root.iterdir()} == set(messy_folder.CLASSES)
+    assert len(planted.labels) == round(0.05 * 150) and all(n.split("/")[0] != c for n, c in planted.labels.items())
+    across = [copy for copy, of in planted.copies.items() if copy.split("/")[0] != of.split("/")[0]]
+    assert len(across) == 2 and len(planted.broken) == 2
+    with Image.open(root / planted.odd[1]) as image:
+        assert image.size == (1500, 1500)
+
+
+def test_the_same_seed_plants_the_same(messy, tmp_path):
+    root, planted = messy
+    assert messy_folder.write(tmp_path, seed=3, count=150) == planted
+    for path in tmp_path.rglob("*.*"):
+        assert path.read_bytes() == (root / path.relative_to(tmp_path)).read_bytes()
+
+
+def test_it_is_made_once_and_then_found(monkeypatch, tmp_path):
+    monkeypatch.setattr(messy_folder.runtime, "cache_folder", lambda: tmp_path)
+    first = messy_folder.folder(seed=1, count=100)
+    monkeypatch.setattr(messy_folder, "write", None)
+    assert messy_folder.folder(seed=1, count=100) == first
+    with pytest.raises(ValueError, match="got count=99"):
+        monkeypatch.undo()
+        messy_folder.write(tmp_path / "x", count=99)
+
+
+def test_a_look_finds_what_was_planted(messy):
+    root, planted = messy
+    data = image_folder.load(root, size=96, skip_broken=True, allow_duplicates=True)
+    assert {line.split(":")[0] for line in data.broken} == set(planted.broken)
+    seen = look_over(data, root)
+    pairs = {frozenset((r.file, r.other)) for r in seen if r.kind.startswith("copy")}
+    assert {frozenset(pair) for pair in planted.copies.items()} <= pairs
+    assert set(planted.dark) <= {r.file for r in seen.of("dark")}
+    assert set(planted.blurred) <= {r.file for r in seen.of("blurred")}
+    assert set(planted.odd) <= {r.file for r in seen.of("odd size", "odd shape")}
+
+
+def splits(train, val, test, K=3):
+    parts = []
+    for name, n in (("train", train), ("val", val), ("test", test)):
+        pictures = torch.zeros(n, 3, 5, 5, dtype=torch.uint8)
+        parts.append(PictureSplit(pictures, torch.arange(n) % K, tuple(f"{name}{i}" for i in range(n))))
+    return Splits(*parts, ("a", "b", "c"))
+
+
+def test_half_of_validation_becomes_the_test_part_where_there_is_none():
+    data = splits(11, 13, 0)
+    found = with_test(data, seed=1)
+    assert sorted((*found.val.names, *found.test.names)) == sorted(data.val.names) and len(found.test) in (6, 7)
+    for k in range(3):
+        counts = [int((part.labels == k).sum()) for part in (found.val, found.test)]
+        assert abs(counts[0] - counts[1]) <= 1
+    assert with_test(found) is found and found.train is data.train
+    with pytest.raises(ValueError, match="got 1 validation pictures"):
+        with_test(splits(11, 1, 0))
+
+
+def test_of_many_pictures_a_share_of_each_class_and_part_is_kept():
+    data = splits(300, 60, 30)
+    found = at_most(data, 130)
+    assert [len(p) for p in (found.train, found.val, found.test)] == [100, 20, 10]
+    assert found.train.labels.bincount().tolist() in ([33, 33, 34], [34, 33, 33], [33, 34, 33])
+    assert at_most(data, 390) is data and len(at_most(splits(300, 60, 0), 120).test) == 0

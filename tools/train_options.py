@@ -1,0 +1,116 @@
+"""The options of tools/train.py: how they are read, what of them a run keeps, and what of them cannot be."""
+
+import argparse
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from sftlib.model.files import load_safely
+from sftlib.strategies import STRATEGIES
+
+RATES = ("rate_f", "rate_g")  # may be changed at --resume
+KEPT = (
+    "pictures", "skip_broken", "backbone", "random", "strategy", "size", "epochs", "time_budget", "batch", "drop_last",
+    "warmup", "bf16", "seed", *RATES,
+)  # fmt: skip
+EPOCHS, MOST_EPOCHS = 5, 50  # without and with --time-budget
+
+
+def number(kind: type, low: float, high: float = math.inf, *, above: bool = False) -> Callable[[str], float]:
+    """A reader of numbers of this kind from ``low`` (or above it) to ``high``"""
+
+    def read(word: str) -> float:
+        try:
+            value = kind(word)
+        except ValueError:
+            value = math.nan
+        if not (low <= value <= high and math.isfinite(value)) or (above and value == low):
+            what = "a whole number" if kind is int else "a finite number"
+            raise argparse.ArgumentTypeError(f"got {word}; expected {what} {'above' if above else 'of at least'} {low}")
+        return value
+
+    return read
+
+
+def arguments(words: list[str] | None, description: str) -> argparse.Namespace:
+    """The command line's words -> options; at --resume those that are left out are the run's"""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    count, above_0 = number(int, 1), number(float, 0, above=True)  # a rate, or seconds
+    parser.add_argument("pictures", nargs="?", type=Path, help="folder with one folder a class; default: solar cells")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the run: checkpoints, log.csv, test.csv")
+    parser.add_argument("--resume", action="store_true", help="go on from OUT/last.pt where there is one")
+    parser.add_argument("--check", action="store_true", help="look at the pictures and the set-up, train nothing")
+    parser.add_argument("--skip-broken", action="store_true", help="leave out files that cannot be read")
+    parser.add_argument("--backbone", default="squeezenet1_1")
+    parser.add_argument("--random", action="store_true", help="random weights in place of pretrained ones")
+    parser.add_argument("--strategy", choices=STRATEGIES, default="full", help="what learns; default: full")
+    parser.add_argument("--freeze", dest="strategy", action="store_const", const="probe", help="--strategy probe")
+    parser.add_argument("--size", type=count, default=224, help="picture side in pixels")
+    parser.add_argument("--epochs", type=count, help=f"default: {EPOCHS}, or what --time-budget allows")
+    parser.add_argument("--time-budget", type=above_0, metavar="SECONDS", help="as many epochs as fit in, at least one")
+    parser.add_argument("--batch", type=count, default=32, help="pictures in a batch, all workers together")
+    parser.add_argument("--drop-last", action="store_true", help="leave out a smaller last batch of training pictures")
+    parser.add_argument("--micro-batch", type=count, metavar="N", help="pictures at once in a worker; default: all")
+    parser.add_argument("--checkpoint-every", type=count, metavar="STEPS", help="steps; default: after epochs only")
+    parser.add_argument("--rate-f", type=above_0, default=1e-3)
+    parser.add_argument("--rate-g", type=above_0, default=1e-2)
+    parser.add_argument("--warmup", type=number(int, 0), default=10, help="steps over which the rates rise")
+    parser.add_argument("--bf16", action="store_true", help="bfloat16 and channels-last: for GPUs, AMX, AVX512-bf16")
+    parser.add_argument("--seed", type=number(int, 0, 2**32 - 1), default=0)
+    parser.add_argument("--timeout", type=above_0, default=300.0, help="seconds to wait for a worker that hangs")
+    options = parser.parse_args(words)
+    if options.resume and (options.out / "last.pt").exists():
+        parser.set_defaults(**options_of_run(options.out / "last.pt"))
+        options = parser.parse_args(words)
+    options.pictures = options.pictures and Path(options.pictures)
+    options.epochs = options.epochs or (MOST_EPOCHS if options.time_budget else EPOCHS)
+    return options
+
+
+def kept(options: argparse.Namespace) -> dict:
+    """What a run keeps of its options, as plain values"""
+    values = {name: getattr(options, name) for name in KEPT}
+    return values | {"pictures": options.pictures and str(options.pictures)}
+
+
+def options_of_run(path: Path) -> dict:
+    """The options that the run at ``path`` was started with"""
+    state = load_safely(path)
+    try:
+        return {name: state["settings"]["options"][name] for name in KEPT}
+    except (KeyError, TypeError):
+        raise ValueError(
+            f"{path} was not written by this script, or by another version of it; expected the last.pt of a run of it"
+        ) from None
+
+
+def require_same_run(path: Path, saved: dict, here: dict) -> None:
+    """ValueError, naming the first difference, unless the run at ``path`` can go on with these settings"""
+    free = ("pictures", *RATES)  # the pictures themselves are compared by the loader
+    pairs = {f"--{n.replace('_', '-')}": (v, here["options"][n]) for n, v in saved["options"].items() if n not in free}
+    pairs |= {name: (saved[name], here[name]) for name in ("classes", "preprocess")}
+    for name, (there, now) in pairs.items():
+        if there != now:
+            raise ValueError(
+                f"got {name} {now}, and {path} is of a run with {there}; expected the same: leave the option out, or "
+                "start another run with another --out. Only --rate-f and --rate-g can change on the way"
+            )
+
+
+def require_out_apart(options: argparse.Namespace) -> None:
+    """ValueError where the run would lie among the pictures and be taken for a class of them"""
+    if options.pictures and options.out.resolve().is_relative_to(options.pictures.resolve()):
+        raise ValueError(
+            f"got --out {options.out} within {options.pictures}; expected a folder outside of the pictures"
+        )
+
+
+def require_new_addresses() -> None:
+    """ValueError where torchrun would start workers again with the addresses of dead ones: they may wait for ever"""
+    variable = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
+    if int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", 0)) > 0 and os.environ.get(variable) != "1":
+        raise ValueError(
+            f"got --max-restarts; expected the environment variable {variable}=1 with it, set for torchrun on every "
+            "machine: without it new workers may look for the dead ones and wait for ever"
+        )
