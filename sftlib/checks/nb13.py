@@ -203,5 +203,16 @@ DECODE_SLIPS = (
 )
 
 
-checker("13.nms")(detections.nms)
-checker("13.average_precision")(detections.average_precision)
+# -------------------------------------------------------------------------------------------------------- lists of boxes
+
+
+@checker("13.nms")
+def _nms(answer):
+    """boxes (n, 4), scores (n,), threshold -> which are kept, the surest first"""
+    detections.nms(answer)
+
+
+@checker("13.average_precision")
+def _average_precision(answer):
+    """scores (n,), hit (n,) of the boxes found, how many there are -> area below the non-increasing precision"""
+    detections.average_precision(answer)
