@@ -37,7 +37,7 @@ EDGES = {
     "training": {"adaptation", "batches", "datasets", "metrics", "model", "runtime"},
     "plotting": set(),
     "widgets": {"plotting"},
-    "checks": {"losses"},
+    "checks": {"doctor", "losses"},
 }
 # The same within training/
 TRAINING = {
