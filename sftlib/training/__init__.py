@@ -4,7 +4,7 @@ from sftlib.training.checkpoints import Checkpoint, load_checkpoint, save_checkp
 from sftlib.training.compiling import CompileTimes, compile_pays
 from sftlib.training.loop import evaluate, fit, predict, set_rates
 from sftlib.training.precision import measure_precision
-from sftlib.training.processes import Parallel, Shards, workers
+from sftlib.training.processes import Parallel, Sharded, Shards, workers
 from sftlib.training.records import Controls, Epoch, History, Step, best_epoch
 from sftlib.training.step import Loss, Objective, Outcome, forward, train_step
 
@@ -18,6 +18,7 @@ __all__ = [
     "Objective",
     "Outcome",
     "Parallel",
+    "Sharded",
     "Shards",
     "Step",
     "best_epoch",

@@ -21,6 +21,7 @@ from sftlib.model.files import (
 from sftlib.runtime import Precision, device_of, versions
 from sftlib.training.generators import generator_states, set_generator_states
 from sftlib.training.processes.group import contact
+from sftlib.training.processes.sharded import optimizer_shards, shards_of, whole
 from sftlib.training.records import Controls, Epoch, Step
 from sftlib.training.run import Run, require_place
 from sftlib.training.states import fits, holder_of, plain, put_state, require_entries, require_same_optimizer, state_of
@@ -70,9 +71,10 @@ def save_checkpoint(
         require_finite_run(model, optimizer, run)
     with contact(run.group, lambda: run.step):
         progress = run.state_dict()
+        tensors = whole(_tensors(model, optimizer), keep=run.group.leads)
     if not run.group.leads:
         return Path(path)
-    state = _of_run(model, optimizer, run) | {"progress": plain(progress, "progress"), "seed": seed}
+    state = tensors | _of_run(model, optimizer, run) | {"progress": plain(progress, "progress"), "seed": seed}
     state["settings"] = plain(settings or {}, "settings")
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     save_atomically(state, Path(path))
@@ -93,8 +95,6 @@ def _of_run(model: nn.Module, optimizer: Optimizer, run: Run) -> dict:
     return {
         "format": FORMAT,
         "epoch": run.epoch if run.over else run.epoch - 1,
-        "model": _of_model(model),
-        "optimizer": plain(optimizer.state_dict(), "optimizer"),
         "optimizer_class": type(optimizer).__name__,
         "functions": {name: state_of(function, name) for name, function in run.objective.functions.items()},
         "generators": generator_states(),
@@ -152,10 +152,11 @@ def run_at(record: Step | Epoch) -> Run:
     return run
 
 
-def _of_model(model: nn.Module) -> dict:
+def _tensors(model: nn.Module, optimizer: Optimizer) -> dict:
+    """What is in shards where the model is"""
     state = model.state_dict()
     plain(state, "model")  # what get_extra_state gave must be readable too
-    return state
+    return {"model": state, "optimizer": plain(optimizer.state_dict(), "optimizer")}
 
 
 def _precision(precision: Precision) -> dict:
@@ -246,7 +247,7 @@ def _put(path: Path, state: dict, model: nn.Module, optimizer: Optimizer, given:
     undo = []
     try:
         undo.append((optimizer.load_state_dict, optimizer.state_dict()))
-        optimizer.load_state_dict(state["optimizer"])
+        optimizer.load_state_dict(optimizer_shards(state["optimizer"], optimizer))
         for name, function in given.items():
             if state["functions"][name] is not None:
                 take = functools.partial(put_state, function)
@@ -254,7 +255,7 @@ def _put(path: Path, state: dict, model: nn.Module, optimizer: Optimizer, given:
                 take(state["functions"][name])
         if any(not isinstance(v, Tensor) or k.endswith("_extra_state") for k, v in state["model"].items()):
             undo.append((model.load_state_dict, copy.deepcopy(model.state_dict())))
-        model.load_state_dict(state["model"])
+        model.load_state_dict(shards_of(state["model"], model.state_dict()))
     except Exception as error:
         for put_back, before in reversed(undo):
             put_back(before)

@@ -172,7 +172,7 @@ def require_means(
 ) -> None:
     """ValueError unless each loss of a batch is the weighted mean of those of its parts; in eval mode, part by part"""
     with eval_mode(model), precision.autocast(next(model.parameters()).device.type):
-        some = [tuple(map(at_least_float32, Model.cut(model, rows(x, part.rows)))) for part in parts]
+        some = [tuple(map(at_least_float32, model.cut(rows(x, part.rows)))) for part in parts]
     z, output = (joined(values) for values in zip(*some, strict=True))
     by_examples = [part._replace(terms=float(part.examples)) for part in parts]
     for name, loss, values, weighed in (

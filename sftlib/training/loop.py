@@ -58,7 +58,7 @@ def fit(
         first_epoch, controls = resume.epoch + 1, _gone_on(guards.check_controls(controls), resume.controls)
     guards.check_loop(train_loader, val_loader, epochs, first_epoch)
     guards.check_arithmetic(precision, clip)
-    require_shareable(model, objective, train_loader, val_loader)
+    require_shareable(model, objective, train_loader, val_loader, micro_batch)
     keep_freed_memory()
     parts = Parts(model, micro_batch, objective, precision)
     guards.check_batch_sizes(model, train_loader, micro_batch)
@@ -127,6 +127,8 @@ def evaluate(
     guards.check_metric(metric)
     group, measures, n = _group_of(model), _fresh(task_loss, metric), 0
     require_shards(loader, group)
+    if group.world > 1:
+        model.require_rows(loader)
     trial = Trial(Objective(task_loss, terms=terms), metric)
     with eval_mode(task_loss) if isinstance(task_loss, nn.Module) else nullcontext():
         for output, y, there in _outputs(model, loader, precision):

@@ -22,12 +22,16 @@ alone, need no search for unused parameters.
 - without dropout, whose masks differ, and with BatchNorm in eval mode (or SyncBatchNorm, which exists on GPUs only);
 - with augmentation: every worker makes the draws of the whole batch, from the same generator, and keeps its rows.
 
+*Where one GPU does not hold the model*, ``Sharded`` stands in for ``Parallel``: each worker holds a part of every
+tensor. Checkpoints hold whole tensors in both, so either, and one process, go on from either's.
+
 A balancer (``combine``) and losses with state are refused. Where memory runs out, micro_batch is *not* halved: part of
 the exchange may be under way. That worker ends with a MemoryError that says which one to try.
 """
 
 from sftlib.training.processes.group import workers
 from sftlib.training.processes.model import Parallel
+from sftlib.training.processes.sharded import Sharded
 from sftlib.training.processes.shards import Shards
 
-__all__ = ["Parallel", "Shards", "workers"]
+__all__ = ["Parallel", "Sharded", "Shards", "workers"]

@@ -16,7 +16,7 @@ from sftlib.training.processes.shards import Shards
 from sftlib.training.step import Objective
 
 
-class _Cut(nn.Module):
+class Cut(nn.Module):
     """x of N examples -> z, output: the forward pass that DDP wraps"""
 
     def __init__(self, backbone: nn.Module, head: nn.Module):
@@ -40,9 +40,9 @@ class Parallel(Model):
         super().__init__(model.backbone, model.head)
         self.group = group
         precision.place(self)
-        cut = _Cut(self.backbone, self.head)
+        cut = Cut(self.backbone, self.head)
         if dist.is_initialized():
-            _refuse_batch_statistics(self, group)
+            refuse_batch_statistics(self, group)
             cut = DistributedDataParallel(cut, gradient_as_bucket_view=True)
             cut.broadcast_buffers = False  # equal from the start, and no BatchNorm moves them
             enlist(self)
@@ -88,12 +88,21 @@ class Parallel(Model):
         dist.all_reduce(sums)
         return tuple(sums / self.group.world)
 
+    def require_in_step(self, loader: Shards, micro_batch: int | None) -> None:
+        """ValueError where a batch leaves a worker without an example to train on."""
+        loader.require_trainable()
+
+    def require_rows(self, loader: Shards) -> None:
+        """ValueError where evaluation needs an example of every batch in each worker, and has none; here it does not"""
+
     def exchange(self, *, last: bool):
         """Within, gradients add up; with those of the ``last`` piece they are exchanged, once a batch"""
         return self._cut[0].no_sync() if self._exchanges and not last else nullcontext()
 
 
-def require_shareable(model: Model, objective: Objective, train_loader, val_loader) -> None:
+def require_shareable(
+    model: Model, objective: Objective, train_loader, val_loader, micro_batch: int | None
+) -> None:  # fmt: skip
     """ValueError unless several workers can train the model with these losses; one process can with any."""
     if isinstance(model, Parallel):
         model.require_workers()
@@ -114,7 +123,9 @@ def require_shareable(model: Model, objective: Objective, train_loader, val_load
             )
     if objective.task_loss is None and any(p.requires_grad for p in model.head.parameters()):
         raise ValueError("got task_loss=None and a head that can train; no gradient would reach it: freeze(model.head)")
-    train_loader.require_trainable()
+    model.require_in_step(train_loader, micro_batch)
+    if val_loader is not None:
+        model.require_rows(val_loader)
 
 
 def require_shards(loader, group: Group) -> None:
@@ -150,7 +161,8 @@ def require_same_plan(shards, epoch: int, batch: int, group: Group) -> None:
             )
 
 
-def _refuse_batch_statistics(model: nn.Module, group: Group) -> None:
+def refuse_batch_statistics(model: nn.Module, group: Group) -> None:
+    """ValueError for a BatchNorm that would follow a worker's part of the batch."""
     fine = nn.SyncBatchNorm if group.device.type == "cuda" else ()
     model.train()  # what is frozen stays in eval mode
     names = [
