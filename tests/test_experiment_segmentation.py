@@ -10,12 +10,10 @@ from tools.experiments import run as experiments
 
 module, table = experiment_fixtures("segmentation")
 rates, table_of_rates = experiment_fixtures("segmentation_rates")
-parts, table_of_parts = experiment_fixtures("segmentation_parts")
 
 
-def test_the_tables_hold_every_run(module, table, rates, table_of_rates, parts, table_of_parts):
+def test_the_tables_hold_every_run(module, table, rates, table_of_rates):
     assert_whole(module, table)
-    assert_whole(parts, table_of_parts)
     assert_whole(rates, table_of_rates)
 
 
@@ -28,8 +26,8 @@ def test_each_strategy_runs_at_the_middle_rate_which_no_other_clearly_beat(modul
     assert not set(module.SEEDS) & set(rates.SEEDS)
 
 
-def test_values_are_shares_and_an_edge_is_harder_than_its_road(table, table_of_parts):
-    for row in table + table_of_parts:
+def test_values_are_shares_and_an_edge_is_harder_than_its_road(table):
+    for row in table:
         shares = {name: float(row[name]) for name in ("mean_iou", "pixel_accuracy", "road", "road_boundary")}
         assert all(0 < share < 1 for share in shares.values()), row
         assert shares["road_boundary"] < shares["road"] and shares["mean_iou"] < shares["pixel_accuracy"], row

@@ -402,3 +402,11 @@ def test_the_name_stands_where_the_class_is_widest():
 def test_an_overlay_of_what_does_not_fit_is_refused(picture, classes, settings, words):
     with pytest.raises(ValueError, match=words):
         plotting.overlay(axes(), picture, classes, ("sky", "road"), **settings)
+
+
+def test_values_that_are_equal_but_for_rounding_are_drawn():
+    """The first step of a run: its loss, and the average of that one loss"""
+    nearly = (3.8521129921930815, 3.852112992193082)
+    assert nearly[0] != nearly[1] and len(nice_ticks(*nearly)) > 1
+    text = plotting.svg_curves("loss", {"each step": ([1], nearly[:1]), "smooth": ([1], nearly[1:])}, xlabel="step")
+    assert "nan" not in text

@@ -43,7 +43,7 @@ def thin(x, y, max_points):
 
 def nice_ticks(low, high, count=4):
     """(low, high) -> ticks at 1, 2 or 5 times a power of ten, the first ≤ low and the last ≥ high."""
-    if high <= low:
+    if high - low <= 1e-9 * max(abs(low), abs(high)):  # equal, but for rounding
         low, high = low - 0.5 * (abs(low) or 1), high + 0.5 * (abs(high) or 1)
     power = 10 ** math.floor(math.log10((high - low) / count))
     step = next(s * power for s in (1, 2, 5, 10) if s * power * count >= (high - low) * 0.999)
