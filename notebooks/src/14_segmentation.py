@@ -444,10 +444,10 @@ of_scratch = next(c for c in against_full if c.first == "scratch")
 assert of_scratch.visible and of_scratch.interval.high < -0.03
 
 # %% [markdown]
-# **Read.** From scratch is behind by far more than the seeds differ: (c) was right. *f* frozen is a little behind all of
-# it, and takes half the memory; with its two top stages trained there is no difference *that we can see*. Time is hardly
-# saved, for the new *g* is most of the work. Had photographs taught *f* nothing for drawings, it would have been level
-# with its random twin.
+# **Read.** From scratch is behind by far more than the seeds differ: (c) was right. *f* frozen is a little behind all
+# of it, and takes half the memory; with its two top stages trained there is no difference *that we can see*. Time is
+# hardly saved, for the new *g* is most of the work. Had photographs taught *f* nothing for drawings, it would have been
+# level with its random twin.
 #
 # ## The edge
 #
