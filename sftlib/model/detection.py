@@ -32,7 +32,8 @@ class PyramidBackbone(nn.Module):
     """(N pictures (3, H_i, W_i), N targets or None) -> (maps, sizes, (H, W), targets): f of a detector
 
     The pictures are put into one batch (N, 3, H, W), zeros to the right and below; ``maps`` are those of the named
-    stages after a feature pyramid of ``channels`` channels. Targets pass through: g needs them while it trains.
+    stages after a feature pyramid of ``channels`` channels, normalised in groups of them: else maps of a body without
+    normalisation come in hundreds, and the new heads learn nothing for a pass. Targets pass through to g, which trains.
     """
 
     def __init__(self, backbone: nn.Module, stages: Sequence[str], *, channels: int = 64):
@@ -41,7 +42,7 @@ class PyramidBackbone(nn.Module):
         with torch.no_grad(), eval_mode(backbone):
             maps = body_maps(backbone, self.levels, torch.zeros(1, 3, SIDE, SIDE)).values()
         self.strides = [2 ** round(math.log2(SIDE / h.shape[-1])) for h in maps]  # pixels from cell to cell
-        self.pyramid = FeaturePyramidNetwork([h.shape[1] for h in maps], channels)
+        self.pyramid = FeaturePyramidNetwork([h.shape[1] for h in maps], channels, norm_layer=_group_norm)
         self.preprocess = backbone.preprocess
 
     def forward(self, x: tuple[list[Tensor], list[dict[str, Tensor]] | None]):
@@ -183,6 +184,11 @@ def body_maps(backbone: nn.Module, stages: Sequence[str], h: Tensor) -> OrderedD
         if name in stages:
             maps[name] = h
     return maps
+
+
+def _group_norm(channels: int) -> nn.Module:
+    """Wu and He 2018, Group Normalization, arXiv 1803.08494: any body's maps in one scale, in batches of any size"""
+    return nn.GroupNorm(math.gcd(8, channels), channels)
 
 
 class _Widths(nn.Module):
