@@ -446,3 +446,8 @@ def test_a_folder_in_no_layout_or_in_two_is_refused(fudan, tmp_path_factory):
     (fudan / "Annotations").mkdir()
     with pytest.raises(ValueError, match="has PedMasks and Annotations"):
         layouts.with_boxes(fudan)
+
+
+def test_255_in_a_label_image_counts_for_nothing(segnet):
+    labels(segnet / "trainannot" / "f1.png", stripes(0, 255, 3))
+    assert torch.equal(camvid.load(segnet).train[0][1]["class_map"], torch.from_numpy(stripes(0, 255, 3)))

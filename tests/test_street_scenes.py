@@ -398,3 +398,64 @@ def test_impossible_crops_are_refused(settings):
 def test_a_mask_without_a_pixel_has_no_box():
     with pytest.raises(ValueError, match="mask without a pixel"):
         boxes_around(torch.zeros(1, 5, 7, dtype=torch.bool))
+
+
+def places():
+    """A picture (3, 113, 151) whose pixels say their row and column, and a target without masks"""
+    rows, columns = torch.meshgrid(torch.arange(113), torch.arange(151), indexing="ij")
+    picture = torch.stack([rows, columns, torch.zeros_like(rows)]).byte()
+    return picture, {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.long)}
+
+
+def test_crops_have_every_size_that_was_asked_for_and_lie_anywhere():
+    picture, target = places()
+    shares, tops, lefts = [], [], []
+    for seed in range(200):
+        new, _ = SceneCrop(scale=(0.2, 0.6))(picture, target, Generator().manual_seed(seed))
+        top, left = new[0].min().item(), new[1].min().item()
+        h, w = new[0].max().item() - top + 1, new[1].max().item() - left + 1
+        assert abs(h / w - 113 / 151) < 0.04
+        shares.append(h * w / (113 * 151))
+        tops.append(top / (113 - h))
+        lefts.append(left / (151 - w))
+    assert 0.19 < min(shares) < 0.23 and 0.57 < max(shares) < 0.61
+    assert np.mean(shares) == pytest.approx(0.4, abs=0.03)  # uniform in the area
+    for place in (tops, lefts):
+        assert min(place) < 0.05 and max(place) > 0.95
+    assert abs(np.corrcoef(tops, lefts)[0, 1]) < 0.2
+
+
+def test_a_crop_of_other_proportions_stretches_boxes_by_its_own_sides():
+    picture, target = places()
+    target |= {"boxes": torch.tensor([[10.0, 20.0, 30.0, 60.0]]), "labels": torch.tensor([1])}
+    _, moved = cropped(picture, target, (10, 5, 100, 40))
+    assert moved["boxes"][0].tolist() == pytest.approx([5 * 151 / 40, 10 * 1.13, 25 * 151 / 40, 50 * 1.13])
+
+
+def test_without_masks_the_box_decides_what_is_dropped_and_an_empty_box_always_is():
+    picture, target = places()
+    boxes = torch.tensor([[0.0, 0, 40, 20], [30, 0, 30, 20], [100, 100, 140, 110]])
+    target |= {"boxes": boxes, "labels": torch.tensor([1, 2, 3])}
+    for least, kept in ((0.24, [1]), (0.26, [])):  # a quarter of the first is left, nothing of the third
+        _, moved = cropped(picture, target, (0, 30, 50, 60), least)
+        assert moved["labels"].tolist() == kept and len(moved["boxes"]) == len(kept)
+
+
+def test_the_box_of_what_is_left_of_a_mask_is_tight():
+    picture, _ = places()
+    objects = torch.zeros(113, 151, dtype=torch.int16)
+    objects[10:100, 60:70] = 1  # an L, whose foot the crop cuts off
+    objects[90:100, 10:70] = 1
+    boxes = torch.tensor([[10.0, 10, 70, 100]])
+    target = Scene(picture, boxes, torch.tensor([1]), objects, objects.byte()).target
+    _, moved = cropped(picture, target, (0, 0, 80, 107), 0.1)
+    expected = masks_to_boxes(moved["masks"])[0] + torch.tensor([0, 0, 1, 1])
+    assert torch.equal(moved["boxes"][0], expected) and moved["boxes"][0, 0] > 80
+
+
+def test_a_chain_takes_its_steps_in_order():
+    def named(name):
+        return lambda picture, target, generator: (picture, target | {"steps": [*target.get("steps", []), name]})
+
+    _, target = SceneChain((named("a"), named("b"), named("c")))(*places(), Generator())
+    assert target["steps"] == ["a", "b", "c"]
