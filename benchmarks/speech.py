@@ -1,6 +1,9 @@
-"""Embedding spoken words with the voice network: batches of like length against the package's own `embed_utterance`.
+"""Embedding spoken words with the voice network, and training it further: batches of like length against the plain way.
 
-    python benchmarks/speech.py [--sounds 512] [--rounds 5] [--batch 32]
+    python benchmarks/speech.py [--sounds 512] [--rounds 5] [--batch 32]     against the package's own embed_utterance
+    python benchmarks/speech.py --training […]                               against a plain training loop; no network
+
+The first:
 
 The same sounds, phrases of one to five digits that espeak says, at 16 kHz, on as many threads as PyTorch takes. Theirs:
 resemblyzer 0.1.4 as published, one sound after the other, windows of 1.6 s; it and librosa 0.11.0 are installed apart,
@@ -8,7 +11,12 @@ into a temporary folder (a network is needed), and webrtcvad, which only its `pr
 Ours: `load_backbone("voice_lstm")`, frames and network, sounds sorted by length, in the arithmetic that is measured to
 be the fastest (bfloat16 where the processor has it). Rounds of the two take turns after one of each that is not
 counted. Prints the rates, how like the embeddings are (ours hears no silence behind a short sound, nor windows), and,
-last, the median over the rounds of the ratio ours / theirs. Run it on a quiet machine.
+last, the median over the rounds of the ratio ours / theirs.
+
+The second: one pass of training over the same sounds, frames made before. Plain: shuffled batches, each padded to its
+longest, float32, PyTorch's LSTM of three layers, its output at the last frame. Ours: `fit` on batches of like length
+in the arithmetic that is measured to be the fastest. Prints rates, the share of frames that are padding, and the
+median ratio. Run both on a quiet machine.
 """
 
 import argparse
@@ -27,7 +35,8 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ["librosa==0.11.0"], ["--no-deps", "resemblyzer==0.1.4"]
-Way = Callable[[list[np.ndarray]], np.ndarray]
+Way = Callable[[list[np.ndarray]], object]
+NUMBERS = "sounds", "rounds", "batch"
 PHRASES = ("two", "nine one", "four zero six", "eight three five one", "seven two nine four zero")
 
 
@@ -40,8 +49,78 @@ def main() -> None:
         for packages in PACKAGES:
             subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True)
         # torch and the course come from here, behind what the folder has
-        arguments = [f"--{name}={value}" for name, value in vars(options).items() if name != "behind"]
+        arguments = [f"--{name}={value}" for name, value in vars(options).items() if name in NUMBERS]
         subprocess.run([python, __file__, *arguments, "--behind", sysconfig.get_path("purelib")], check=True)
+
+
+def measure_training(options: argparse.Namespace) -> None:
+    """One pass of plain training and one of ours, in turns, after one of each that is not counted"""
+    import torch
+
+    from sftlib.backbones import load_backbone
+
+    waves = sounds(options.sounds)
+    frames, lengths = load_backbone("voice_lstm").preprocess([(wave, 16_000) for wave in waves])
+    y = torch.arange(len(waves)) % len(PHRASES)
+    plain, ours = plain_training(frames, lengths, y, options.batch), our_training(frames, lengths, y, options.batch)
+    print(f"{len(waves)} sounds, {int(lengths.sum()) / 100:.0f} s, {torch.get_num_threads()} threads")
+    for way in (plain, ours):
+        way(waves)
+    ratios = []
+    for _ in range(options.rounds):
+        rates = [rate(way, waves) for way in (plain, ours)]
+        ratios.append(rates[1] / rates[0])
+        print(f"plain {rates[0]:.1f}, ours {rates[1]:.1f} sounds/s", flush=True)
+    print(f"ratio {statistics.median(ratios):.2f}")
+
+
+def plain_training(frames, lengths, y, batch: int) -> Callable[[list], None]:
+    """-> one pass of a loop as one writes it: shuffled, padded to the longest of the batch, float32"""
+    import torch
+    import torch.nn.functional as F
+
+    lstm, linear, head = torch.nn.LSTM(40, 256, 3, batch_first=True), torch.nn.Linear(256, 256), torch.nn.Linear(256, 5)
+    parameters = [p for part in (lstm, linear, head) for p in part.parameters()]
+    optimizer, draw = torch.optim.Adam(parameters, lr=1e-4), torch.Generator().manual_seed(0)
+    order = torch.randperm(len(y), generator=draw)
+    longest = sum(len(rows) * int(lengths[rows].max()) for rows in order.split(batch))
+    print(f"plain: {1 - int(lengths.sum()) / longest:.0%} of the frames are padding")
+
+    def one_pass(_: list) -> None:
+        for rows in torch.randperm(len(y), generator=draw).split(batch):
+            n = lengths[rows]
+            h = lstm(frames[rows, : int(n.max())])[0]  # (N, T, 256)
+            z = F.normalize(linear(h[torch.arange(len(rows)), n - 1]).relu(), dim=1)
+            loss = F.cross_entropy(head(z), y[rows])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    return one_pass
+
+
+def our_training(frames, lengths, y, batch: int) -> Callable[[list], None]:
+    """-> one pass of `fit` over batches of like length; the arithmetic is measured and chosen"""
+    import torch
+
+    from sftlib.backbones import load_backbone
+    from sftlib.datasets import NestSplit, nest_loader, trimmed
+    from sftlib.model import LinearHead, Model
+    from sftlib.training import fit, measure_precision
+
+    model = Model(load_backbone("voice_lstm"), LinearHead(256, len(PHRASES)))
+    loader = nest_loader(NestSplit((frames, lengths), y), trimmed, batch_size=batch, shuffle=True, lengths=lengths)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
+    x, labels = next(iter(loader))
+    chosen = measure_precision(model, x, labels).precision
+    longest = sum(len(n) * int(n.max()) for (_, n), _ in loader)
+    print(f"ours: {1 - int(lengths.sum()) / longest:.0%} of the frames are padding, {chosen}")
+
+    def one_pass(_: list) -> None:
+        for _record in fit(model, loader, optimizer, epochs=1, precision=chosen):
+            pass
+
+    return one_pass
 
 
 def measure(options: argparse.Namespace) -> None:
@@ -122,6 +201,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--sounds", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--training", action="store_true", help="training in place of embedding")
     parser.add_argument("--behind", help=argparse.SUPPRESS)  # where torch is, in the folder apart
     return parser.parse_args()
 
@@ -130,5 +210,8 @@ if __name__ == "__main__":
     if behind := _options().behind:
         sys.path += [behind, str(ROOT)]
         measure(_options())
+    elif _options().training:
+        sys.path.append(str(ROOT))
+        measure_training(_options())
     else:
         main()

@@ -164,6 +164,7 @@ SECOND_EDITION = {  # held to their length and minutes; grows until it is all of
     "00_start_here",
     "02_decoupling",
     "03_combined_loss",
+    "12_speech",
 }
 
 
