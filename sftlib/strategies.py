@@ -9,8 +9,10 @@
 | lp-ft | f and g | from the best g on the frozen features (Kumar et al. 2022, arXiv 2202.10054) |
 """
 
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +21,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from sftlib.adaptation import eval_stats_train_affine, freeze, param_groups, train_only, trainable, wrap_lora
 from sftlib.backbones import load_backbone
-from sftlib.features import extract, linear_probe
+from sftlib.datasets import Splits, loader
+from sftlib.features import extract, knn_accuracy, linear_probe, out_of_fold
 from sftlib.model import LinearHead, Model
 from sftlib.model.files import load_safely, require_same_shapes, save_atomically
 
@@ -45,6 +48,11 @@ def assembled(strategy: str, f: nn.Module, num_classes: int) -> Model:
     return Model(f, LinearHead(f.feature_dim, num_classes))
 
 
+def new(name: str, strategy: str, num_classes: int, *, size: int | None, pretrained: bool = True) -> Model:
+    """The same from the name of a network: `load_backbone`, then `assembled`"""
+    return assembled(strategy, load_backbone(name, pretrained=pretrained, size=size), num_classes)
+
+
 def require_strategy(strategy: str) -> None:
     """ValueError unless it is one of `STRATEGIES`"""
     if strategy not in STRATEGIES:
@@ -67,6 +75,34 @@ def groups(model: Model, *, rate_f: float, rate_g: float) -> list[dict]:
     """g ∘ f -> groups for an optimizer, named f and g; without f where nothing in it trains"""
     parts = {"f": (model.backbone, rate_f)} if trainable(model.backbone) else {}
     return param_groups(**parts, g=(model.head, rate_g))
+
+
+class Judged(NamedTuple):
+    """A network on a training part: out-of-fold probabilities p (N, K) of linear probes, and what they got right"""
+
+    f: nn.Module
+    z: Tensor  # (N, D)
+    y: Tensor  # (N,)
+    p: Tensor  # (N, K)
+    right: Tensor  # (N,) of 0 and 1
+    neighbours: float  # accuracy of the five nearest others, in [0, 1]
+    seconds: float
+
+
+def judge(name: str, data: Splits, *, size: int, budget_s: float, l2: float = 0.1, seed: int = 0) -> Judged | None:
+    """A network's frozen features on ``data.train``, by probes in five folds; None where ``budget_s`` is too short
+
+    Sixteen pictures are timed first. Each class needs five training pictures.
+    """
+    f, n = load_backbone(name, size=size), len(data.train)
+    began = time.perf_counter()
+    extract(f, loader(data.train.subset(torch.arange(min(16, n))), f.preprocess))
+    if (time.perf_counter() - began) / min(16, n) * n > budget_s:
+        return None
+    z, y = extract(f, loader(data.train, f.preprocess, batch_size=50))
+    p = out_of_fold(z, y, num_classes=len(data.classes), l2=l2, seed=seed)
+    right = (p.argmax(1) == y).double()
+    return Judged(f, z, y, p, right, knn_accuracy(z, y, k=5), time.perf_counter() - began)
 
 
 def start_from_probe(model: Model, batches: Iterable, val_batches: Iterable, *, l2: Sequence[float] = L2) -> float:

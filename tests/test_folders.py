@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 
 from sftlib.datasets import PictureSplit, Splits, image_folder, messy_folder
-from sftlib.datasets.parts import at_most, with_test
+from sftlib.datasets.image_folder import at_most, with_test
 from sftlib.inspection import look_over
 
 

@@ -165,6 +165,7 @@ SECOND_EDITION = {  # held to their length and minutes; grows until it is all of
     "02_decoupling",
     "03_combined_loss",
     "12_speech",
+    "15_your_own_pictures",
 }
 
 

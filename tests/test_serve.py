@@ -6,7 +6,6 @@ import http.client
 import io
 import json
 import socket
-import threading
 import zlib
 
 import numpy as np
@@ -35,8 +34,7 @@ def serve():
 @pytest.fixture(scope="module")
 def server(trained, serve):
     with serve.Server(load_trained(trained[1] / "best.pt")) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield server
+        yield server.started()
         server.shutdown()
 
 

@@ -180,8 +180,13 @@ class Server(ThreadingHTTPServer):
         self.page = text.encode()
         self.policy = (
             f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data: blob:; "
-            "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+            "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors http://127.0.0.1:* http://localhost:*"
         )
+
+    def started(self) -> "Server":
+        """The same, at work in a thread of this process"""
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+        return self
 
     @property
     def url(self) -> str:

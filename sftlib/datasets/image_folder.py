@@ -8,7 +8,7 @@ over and listed in Splits.ignored.
 import hashlib
 import os
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -32,6 +32,7 @@ from sftlib.datasets.grouping import number_groups, rows_kept_together
 from sftlib.datasets.label_table import find_labelled
 from sftlib.datasets.printable import shown
 from sftlib.datasets.splits import PictureSplit, Split, Splits, check_seed, check_three_fractions, stratified_split
+from sftlib.inputs import whole
 
 GIBIBYTE = 2**30
 
@@ -195,3 +196,36 @@ def _parts(
     if found[0].split == "":
         return stratified_split(y, fractions, generator, together)
     return [torch.tensor([i for i, f in enumerate(found) if f.split == name], dtype=torch.long) for name in SPLIT_NAMES]
+
+
+# --- parts of what was loaded --------------------------------------------------------------------------------------
+
+
+def with_test(data: Splits, *, seed: int = 0) -> Splits:
+    """The same; where the test part is empty, half of the validation pictures become it, drawn by class
+
+    ValueError where there are fewer than two of them.
+    """
+    check_seed(seed)
+    if len(data.test):
+        return data
+    if len(data.val) < 2:
+        raise ValueError(f"got {len(data.val)} validation pictures and no test pictures; expected two at least")
+    generator = torch.Generator().manual_seed(seed)
+    val, test = stratified_split(data.val.labels, (0.5, 0.5), generator)
+    return replace(data, val=data.val.subset(val), test=data.val.subset(test))
+
+
+def at_most(data: Splits, count: int, *, seed: int = 0) -> Splits:
+    """The same, or of more pictures than ``count`` about so many, drawn by class in each part"""
+    count = whole("count", count)
+    check_seed(seed)
+    parts = {name: getattr(data, name) for name in ("train", "val", "test")}
+    share = count / sum(map(len, parts.values()))
+    if share >= 1:
+        return data
+    generator = torch.Generator().manual_seed(seed)
+    return replace(data, **{
+        name: part.subset(stratified_split(part.labels, (share, 1 - share), generator)[0]) if len(part) else part
+        for name, part in parts.items()
+    })  # fmt: skip

@@ -6,7 +6,7 @@ them saved again, mirrored or brightened, some in another class; wrong labels; d
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -31,6 +31,14 @@ class Planted:
     dark: list[str] = field(default_factory=list)
     blurred: list[str] = field(default_factory=list)
     odd: list[str] = field(default_factory=list)  # in size or shape
+
+    def found(self, files: Iterable[str], pairs: Iterable[tuple[str, str]]) -> dict[str, tuple[int, int]]:
+        """Files and pairs of files that a look named -> kind -> how many of those planted it found, of how many"""
+        files, named = set(files), {frozenset(pair) for pair in pairs}
+        hits = {"copies": (sum(frozenset(pair) in named for pair in self.copies.items()), len(self.copies))}
+        for kind in ("dark", "blurred", "odd"):
+            hits[kind] = (len(files & set(getattr(self, kind))), len(getattr(self, kind)))
+        return hits
 
 
 def folder(*, seed: int = 0, count: int = 320) -> tuple[Path, Planted]:

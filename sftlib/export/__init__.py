@@ -5,6 +5,6 @@
 
 from sftlib.export.card import card
 from sftlib.export.deployed import Deployed
-from sftlib.export.writing import export
+from sftlib.export.writing import by_resize, export
 
-__all__ = ["Deployed", "card", "export"]
+__all__ = ["Deployed", "by_resize", "card", "export"]

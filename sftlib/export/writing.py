@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sftlib.datasets.decode import decode, read_bytes
 from sftlib.export import alone
 from sftlib.export.deployed import Deployed
 from sftlib.model import eval_mode
@@ -57,6 +59,25 @@ def export(
                 f"most {TOLERANCE:g}: keep to the model in PyTorch, and report it"
             )
     return differences
+
+
+def by_resize(model: nn.Module, folder: Path, files: Sequence[Path]) -> dict[str, Tensor]:
+    """Picture files -> way -> probabilities (N, K): the exported network, and ``model`` after other resizes
+
+    "exported": Pillow's, with ONNX Runtime. "course": torchvision's, antialiased, of the whole picture. "careless": the
+    nearest pixel, squeezed into a square.
+    """
+    preprocess, network = model.backbone.preprocess, alone.Network(Path(folder))
+    found: dict[str, list[Tensor]] = {"exported": [], "course": [], "careless": []}
+    with eval_mode(model), torch.no_grad():
+        for file in files:
+            own = network(alone.read(file, preprocess.size, preprocess.resize)[None])
+            picture = torch.from_numpy(decode(read_bytes(file))).permute(2, 0, 1)[None]
+            squeezed = F.interpolate(picture, (preprocess.size, preprocess.size))
+            found["exported"].append(torch.from_numpy(own))
+            for way, square in (("course", preprocess.square(picture)), ("careless", squeezed)):
+                found[way].append(model(preprocess.normalise(square)).softmax(1))
+    return {way: torch.cat(rows) for way, rows in found.items()}
 
 
 def _write(network: Deployed, folder: Path, example: Tensor) -> None:

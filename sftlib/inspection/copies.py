@@ -35,7 +35,7 @@ def copies(pictures: Tensor, *, close: float = CLOSE) -> list[tuple[int, int, fl
         near = (distance < close) & later & shows & shows[rows][:, None]
         i, j = near.nonzero(as_tuple=True)
         found += zip(rows[i].tolist(), j.tolist(), distance[i, j].tolist(), strict=True)
-    return sorted(found, key=lambda pair: pair[2])
+    return sorted(found, key=lambda pair: (round(pair[2], 2), pair[:2]))  # the same order on every machine
 
 
 def _small(pictures: Tensor) -> tuple[Tensor, Tensor, Tensor]:

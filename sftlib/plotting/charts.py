@@ -63,6 +63,16 @@ def confusion(ax, matrix, classes):
     return ax
 
 
+def reliability(ax, said, was, n, *, title):
+    """confidence (B,), accuracy (B,), examples (B,) of each bin -> ax; on the dotted line a model keeps its word"""
+    ax.plot([0, 1], [0, 1], color="#595959", linestyle=":", linewidth=1.2)
+    ax.plot(said, was, marker="o")
+    for x, y, count in zip(said, was, n, strict=True):
+        ax.annotate(f"{int(count)}", (float(x), float(y)), xytext=(5, 5), textcoords="offset points", fontsize=8)
+    ax.set(title=title, xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.06))
+    return ax
+
+
 def embedding(ax, points, labels, classes):
     """points (N, 2), labels (N,) in 0 … K - 1 -> ax with one colour and one marker a class."""
     points, labels = np.asarray(points), np.asarray(labels)
