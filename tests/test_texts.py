@@ -287,3 +287,26 @@ def test_no_file_of_a_folder_may_change_its_name_or_content(tmp_path):
     (tmp_path / "b/1.txt").rename(tmp_path / "b/2.txt")
     with pytest.raises(ValueError, match="again"):
         texts.checked_folder(tmp_path, "*/*.txt", by_hand, "again")
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 7, 11, 97])
+def test_a_shortened_text_is_the_longest_beginning_of_whole_words_with_so_few_tokens(size):
+    from sftlib.backbones import smollm2_files
+    from sftlib.datasets.texts import shortened
+
+    tokenizer = smollm2_files.tokenizer()
+    words = "Worldwide, semiconductor  sales\n\nrose by 12.5%: analysts' forecasts".split()
+
+    def tokens(n):
+        return len(tokenizer(" ".join(words[:n])).input_ids)
+
+    fits = max((n for n in range(1, len(words) + 1) if tokens(n) <= size), default=1)  # one word at least
+    got = shortened(tokenizer, "Worldwide, semiconductor  sales\n\nrose by 12.5%: analysts' forecasts", size)
+    assert got == " ".join(words[:fits])
+
+
+def test_nothing_is_not_shortened():
+    from sftlib.datasets.texts import shortened
+
+    with pytest.raises(ValueError, match="a text with a word"):
+        shortened(None, " \n", 5)
