@@ -26,7 +26,9 @@ def test_notebook_12(run, tmp_path):
     (tmp_path / "mine.wav").write_bytes(wav(buzz, 8_000))
 
     def upload():
-        notebook.page.locator(".jp-OutputArea input[type=file]").set_input_files(tmp_path / "mine.wav")
+        with notebook.page.expect_file_chooser() as chooser:
+            notebook.button("a WAV file").click()
+        chooser.value.set_files(tmp_path / "mine.wav")
 
     notebook.after_change(image, upload)
     expect(notebook.button("a WAV file (1)")).to_be_visible()
