@@ -204,7 +204,7 @@ for name, grad in ledger.items():
     print(f"∂L/∂E as it is {name:<15} norm {grad.norm():6.2f}   rows {rows:>6,}")
 assert torch.allclose(both, read + wrote, atol=1e-4 * both.abs().max())
 
-# %% tags=["varies"]
+# %%
 fig, ax = plt.subplots(figsize=(7, 3))
 for (name, grad), colour, line in zip(ledger.items(), PALETTE, LINES, strict=False):
     norms = grad.norm(dim=1).sort(descending=True).values
@@ -452,7 +452,7 @@ assert (naive - right).norm() > 0.1 * right.norm() > 100 * (weighed - right).nor
 # become good at, and what bad?
 
 
-# %% tags=["varies"]
+# %%
 def talker(net):
     """-> a function of messages and temperature that gives pieces of the answer"""
 
