@@ -1,5 +1,6 @@
 """Right and wrong answers to the exercises of notebook 04. WRONG: (answer, words that the checker must say)."""
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -80,40 +81,69 @@ LEDGER = {
 }
 
 
-def _adds(w, v, gradient, lr, momentum):
-    v = momentum * v + gradient
-    return w - lr * v, v
+def _matrices(x, y, A, a, B, b):
+    z = (x @ A.T + a).clamp(min=0)
+    E = ((z @ B.T + b).softmax(dim=1) - F.one_hot(y, len(b))) / len(y)
+    delta = (E @ B) * (z > 0)
+    return delta.T @ x, delta.sum(0), E.T @ z, E.sum(0)
 
 
-def _in_place(w, v, gradient, lr, momentum):
-    v.mul_(momentum).add_(gradient)
-    return [w.add_(v, alpha=-lr), v]
+def _letters(x, y, A, a, B, b):
+    before = torch.einsum("ic,dc->id", x, A) + a
+    z = F.relu(before)
+    E = torch.softmax(torch.einsum("id,kd->ik", z, B) + b, 1)
+    E[torch.arange(len(y)), y] -= 1
+    E = E / len(y)
+    delta = torch.einsum("ik,kd->id", E, B) * (before > 0).double()
+    return [torch.einsum("id,ic->dc", delta, x), delta.sum(dim=0), torch.einsum("ik,id->kd", E, z), E.sum(dim=0)]
 
 
-def _numbers(w, v, gradient, lr, momentum):
-    v = [momentum * a + b for a, b in zip(v.tolist(), gradient.tolist(), strict=True)]
-    return [a - lr * b for a, b in zip(w.tolist(), v, strict=True)], v
+def _row_by_row(x, y, A, a, B, b):
+    out = [torch.zeros_like(p) for p in (A, a, B, b)]
+    for row, label in zip(x, y, strict=True):
+        z = torch.relu(A @ row + a)
+        e = torch.softmax(B @ z + b, 0)
+        e[label] -= 1
+        d = (B.T @ e) * (z > 0)
+        for total, part in zip(out, (d.outer(row), d, e.outer(z), e), strict=True):
+            total += part / len(y)
+    return tuple(out)
 
 
-def _outer(logits, z, y):
-    return (logits.softmax(1) - F.one_hot(y, logits.shape[1]))[:, :, None] * z[:, None, :]
+def _functional(x, y, A, a, B, b):
+    def loss(A, a, B, b):
+        return F.cross_entropy(F.linear(F.relu(F.linear(x, A, a)), B, b), y)
+
+    return torch.func.grad(loss, argnums=(0, 1, 2, 3))(A, a, B, b)
 
 
-def _einsum(logits, z, y):
-    error = logits.softmax(1)
-    error[torch.arange(len(y)), y] -= 1
-    return torch.einsum("nk,nd->nkd", error, z)
+def _in_numpy(x, y, A, a, B, b):
+    x, y, A, a, B, b = (t.numpy() for t in (x, y, A, a, B, b))
+    z = np.maximum(0, x @ A.T + a)
+    logits = z @ B.T + b
+    p = np.exp(logits - logits.max(1, keepdims=True))
+    E = (p / p.sum(1, keepdims=True) - np.eye(len(b))[y]) / len(y)
+    delta = (E @ B) * (z > 0)
+    return delta.T @ x, delta.sum(0), E.T @ z, E.sum(0)
 
 
-def _functional(logits, z, y):
-    def loss(W, row, offset, label):
-        return F.cross_entropy((W @ row + offset)[None], label[None])
+def _slip(*, over=len, mask=lambda z: z > 0, label=1.0, sign=1.0, rows="sum", first=lambda x, z: x, order=(0, 1, 2, 3),
+          offset=1.0, softmax=lambda o: o.softmax(1), relu=lambda h: h.clamp(min=0), turn=False):  # fmt: skip
+    """The gradients with one slip"""
 
-    W = torch.zeros(logits.shape[1], z.shape[1], dtype=z.dtype)
-    return torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0, 0))(W, z, logits, y)
+    def backward(x, y, A, a, B, b):
+        z = relu(x @ A.T + offset * a)
+        E = sign * (softmax(z @ B.T + offset * b) - label * F.one_hot(y, len(b))) / over(y)
+        delta = (E @ B) * mask(z)
+        found = [delta.T @ first(x, z), getattr(delta, rows)(0), E.T @ z, getattr(E, rows)(0)]
+        found = [g.T for g in found] if turn else found
+        return tuple(found[i] for i in order)
+
+    return backward
 
 
 RIGHT = {
+    "04.backward": [_matrices, _letters, _row_by_row, _functional, _in_numpy],
     "04.step": [_autograd, _backward, _optimizer, _clears_after],
     "04.ledger": [
         LEDGER,
@@ -126,10 +156,25 @@ RIGHT = {
         lambda H: 2 / torch.linalg.matrix_norm(H, ord=2).item(),
         lambda H: 1.9999 / torch.linalg.eigvals(H).real.max(),
     ],
-    "04.momentum": [_adds, _in_place, _numbers],
-    "04.per_sample": [_outer, _einsum, _functional],
 }
+
+
 WRONG = {
+    "04.backward": [
+        (_slip(over=lambda y: 1), "sum over the rows; the loss is their mean"),
+        (_slip(over=lambda y: len(y) ** 2), "divides by N twice"),
+        (_slip(mask=torch.ones_like), "is missing: 0 wherever"),
+        (_slip(mask=lambda z: 1 - z**2), "derivative of tanh"),
+        (_slip(mask=lambda z: z), "not z itself"),
+        (_slip(label=0.0), "Y is missing"),
+        (_slip(sign=-1.0), "uphill"),
+        (_slip(rows="mean"), "E holds the 1/N already"),
+        (_slip(offset=0.0), "offsets a and b are missing"),
+        (_slip(order=(0, 2, 1, 3)), "shape"),
+        (_slip(order=(0, 1)), "four gradients"),
+        (_slip(turn=True), "shape"),
+        (_slip(softmax=lambda o: o.exp() / o.exp().sum(1, keepdim=True)), "got nan"),
+    ],
     "04.step": [
         (lambda parameters, loss, lr: [p.data.sub_(lr * p.grad) for p in parameters], "fills it, and comes before"),
         (_accumulates, "old gradients were added"),
@@ -158,26 +203,5 @@ WRONG = {
         (lambda H: 2 / H.abs().max(), "largest"),
         (lambda H: torch.linalg.eigvalsh(H).max(), "not a rate"),
         (lambda H: 0.3, "expected 0.25"),
-    ],
-    "04.momentum": [
-        (lambda w, v, g, lr, m: (w + m * v - lr * g, m * v - lr * g), "once it changes"),
-        (lambda w, v, g, lr, m: (w - lr * g, v), "without momentum"),
-        (lambda w, v, g, lr, m: (w - lr * (m * v + g), v), "without momentum"),
-        (lambda w, v, g, lr, m: (w - lr * (m * v + (1 - m) * g), m * v + (1 - m) * g), "averages"),
-        (lambda w, v, g, lr, m: (w - lr * v, m * v + g), "old v"),
-        (lambda w, v, g, lr, m: (w + lr * (m * v + g), m * v + g), "climbs"),
-        (lambda w, v, g, lr, m: (w - lr * (g + m * (m * v + g)), m * v + g), "Nesterov"),
-        (lambda w, v, g, lr, m: (m * v + g, w - lr * (m * v + g)), "expected"),
-        (lambda w, v, g, lr, m: w - lr * (m * v + g), "the pair (w, v)"),
-    ],
-    "04.per_sample": [
-        (lambda logits, z, y: -_outer(logits, z, y), "uphill"),
-        (lambda logits, z, y: _outer(logits, z, y) / len(y), "share of the mean"),
-        (lambda logits, z, y: _outer(logits, z, y).sum(0), "sum over the rows"),
-        (lambda logits, z, y: _outer(logits, z, y).mean(0), "mean over the rows"),
-        (lambda logits, z, y: _outer(logits, z, y).transpose(1, 2), "shape (K, D)"),
-        (lambda logits, z, y: logits.softmax(1)[:, :, None] * z[:, None], "one-hot"),
-        (lambda logits, z, y: (logits - F.one_hot(y, logits.shape[1]))[:, :, None] * z[:, None], "probabilities"),
-        (lambda logits, z, y: z.T @ logits, "shape"),
     ],
 }

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import torch
-from torch.nn import functional as F
+import torch.nn.functional as F
 
 
 def _backward(parameters, loss, lr, *, clear=True, update=lambda p, g, lr: p.data.sub_(lr * g)):
@@ -132,61 +132,41 @@ def _bisect(H):
     return low
 
 
-def _momentum(*, v_of=lambda v, g, lr, m: m * v + g, w_of=lambda w, v, old, g, lr, m: w - lr * v):
-    def momentum_step(w, v, gradient, lr, momentum):
-        new = v_of(v, gradient, lr, momentum)
-        return w_of(w, new, v, gradient, lr, momentum), new
-
-    return momentum_step
-
-
-def _torch_momentum(w, v, gradient, lr, momentum):
-    p = torch.nn.Parameter(w.clone())
-    optimizer = torch.optim.SGD([p], lr=lr, momentum=momentum)
-    optimizer.state[p]["momentum_buffer"] = v.clone()
-    p.grad = gradient.clone()
-    optimizer.step()
-    return p, optimizer.state[p]["momentum_buffer"]
+def _layers(x, y, A, a, B, b, *, use=lambda grads: grads, loss=F.cross_entropy):
+    f, g = torch.nn.Linear(A.shape[1], A.shape[0]).double(), torch.nn.Linear(B.shape[1], B.shape[0]).double()
+    with torch.no_grad():
+        for p, value in zip([*f.parameters(), *g.parameters()], (A, a, B, b), strict=True):
+            p.copy_(value)
+    loss(g(torch.relu(f(x))), y).backward()
+    return use([f.weight.grad, f.bias.grad, g.weight.grad, g.bias.grad])
 
 
-def _per_sample(logits, z, y, *, p=lambda a: a.softmax(1), hot=lambda y, a: F.one_hot(y, a.shape[1]),
-                error=lambda p, t: p - t, outer=lambda e, z: e[:, :, None] * z[:, None, :],
-                scale=lambda n: 1):  # fmt: skip
-    return outer(error(p(logits), hot(y, logits)), z) / scale(len(y))
+def _taught(x, y, A, a, B, b, *, E_of=lambda p, Y, N: (p - Y) / N, mask=lambda h: (h > 0).double(),
+            back=lambda E, B: E @ B, a_of=lambda d: d.sum(0), b_of=lambda E: E.sum(0), A_of=lambda d, x: d.T @ x,
+            B_of=lambda E, z: E.T @ z):  # fmt: skip
+    h = x @ A.T + a
+    z = h * (h > 0)
+    p = torch.softmax(z @ B.T + b, dim=-1)
+    E = E_of(p, torch.eye(len(b), dtype=p.dtype)[y], len(y))
+    d = back(E, B) * mask(h)
+    return A_of(d, x), a_of(d), B_of(E, z), b_of(E)
 
 
-def _ps(**slip):
-    return lambda logits, z, y: _per_sample(logits, z, y, **slip)
+def _with(**slip):
+    return lambda *inputs: _taught(*inputs, **slip)
 
 
-def _row_by_row(logits, z, y):
-    rows = []
-    for a, b, label in zip(logits, z, y, strict=False):
-        e = a.softmax(0)
-        e = torch.stack([e[k] - (1 if k == label else 0) for k in range(len(e))])
-        rows.append(torch.outer(e, b))
-    return torch.stack(rows)
+def _by_parts(*inputs):
+    return tuple(part.detach().numpy() for part in _layers(*inputs))
 
 
-def _autograd_rows(logits, z, y):
-    logits = logits.detach().clone().requires_grad_()
-    error = torch.autograd.grad(F.cross_entropy(logits, y, reduction="sum"), logits)[0]
-    return torch.einsum("nk,nd->nkd", error, z)
-
-
-def _numpy_rows(logits, z, y):
-    a = logits.double().numpy()
-    e = np.exp(a - a.max(1, keepdims=True))
-    e /= e.sum(1, keepdims=True)
-    e[np.arange(len(y)), y.numpy()] -= 1
-    return e[:, :, None] * z.double().numpy()[:, None]
-
-
-def _exp(a):
-    return a.exp() / a.exp().sum(1, keepdim=True)
+def _vjp(x, y, A, a, B, b):
+    out, back = torch.func.vjp(lambda A, a, B, b: F.cross_entropy(F.relu(x @ A.T + a) @ B.T + b, y), A, a, B, b)
+    return back(torch.ones_like(out))
 
 
 RIGHT = {
+    "04.backward": [_layers, _with(), _by_parts, _vjp, lambda *i: list(_layers(*i))],
     "04.step": [_step(), _sgd, _fused, _in_no_grad, _copied,
                 _step(update=lambda p, g, lr: setattr(p, "data", p.data - lr * g))],
     "04.ledger": [
@@ -199,23 +179,34 @@ RIGHT = {
         lambda H: 2 / np.linalg.eigvalsh(H.numpy())[-1], _bisect, _power,
         lambda H: min(2 / float(v) for v in torch.linalg.eigvalsh(H)), lambda H: 2 / torch.linalg.svdvals(H)[0],
     ],
-    "04.momentum": [
-        _momentum(), _torch_momentum,
-        lambda w, v, g, lr, m: (w - lr * g - lr * m * v, g + m * v),
-        lambda w, v, g, lr, m: [torch.sub(w, v.mul(m).add(g), alpha=lr), v.mul(m).add(g)],
-        lambda w, v, g, lr, m: torch.stack([w - lr * (m * v + g), m * v + g]),
-        lambda w, v, g, lr, m: tuple(a.numpy() for a in _momentum()(w, v, g, lr, m)),
-    ],
-    "04.per_sample": [
-        _ps(), _row_by_row, _autograd_rows, _numpy_rows,
-        _ps(outer=lambda e, z: e.unsqueeze(2) @ z.unsqueeze(1)),
-        lambda logits, z, y: torch.einsum("nk,nd->nkd", logits.softmax(1) - torch.eye(logits.shape[1])[y], z),
-        lambda logits, z, y: (logits.softmax(1).float() - F.one_hot(y, logits.shape[1]))[:, :, None] @ z[:, None],
-        _ps(p=lambda a: a.log_softmax(1).exp(), hot=lambda y, a: torch.eye(a.shape[1], dtype=a.dtype)[y]),
-    ],
 }  # fmt: skip
 
+
 SLIPS = {
+    "04.backward": [
+        (_with(E_of=lambda p, Y, N: p - Y), "a sum"),
+        (_with(E_of=lambda p, Y, N: (Y - p) / N), "downhill"),
+        (_with(E_of=lambda p, Y, N: p / N), "no label"),
+        (_with(E_of=lambda p, Y, N: (p - Y) ** 2 / N), "the squared error"),
+        (_with(E_of=lambda p, Y, N: p * (1 - p) * (p - Y) / N), "as for a squared loss"),
+        (_with(mask=lambda h: torch.ones_like(h)), "no mask"),
+        (_with(mask=lambda h: (h < 0).double()), "the mask turned round"),
+        (_with(mask=lambda h: 1 - h.tanh() ** 2), "the mask of tanh"),
+        (_with(mask=lambda h: h.clamp(min=0)), "z for its derivative"),
+        (_with(a_of=lambda d: d.mean(0)), "a mean over rows for a"),
+        (_with(b_of=lambda E: E.mean(0)), "a mean over rows for b"),
+        (_with(b_of=lambda E: E.sum(1)), "summed over the classes"),
+        (_with(A_of=lambda d, x: x.T @ d), "A turned"),
+        (_with(B_of=lambda E, z: z.T @ E), "B turned"),
+        (_with(A_of=lambda d, x: d.T @ x / len(x)), "A divided twice"),
+        (_with(a_of=lambda d: d), "one a row"),
+        (lambda *i: _layers(*i, loss=lambda o, y: F.cross_entropy(o, y, reduction="sum")), "summed by torch"),
+        (lambda *i: _layers(*i, use=lambda g: g[2:] + g[:2]), "g before f"),
+        (lambda *i: _layers(*i, use=lambda g: g[:2]), "f alone"),
+        (lambda *i: _layers(*i, use=lambda g: None), "no return"),
+        (lambda x, y, A, a, B, b: _taught(x, y, A, torch.zeros_like(a), B, b), "without a"),
+        (lambda x, y, A, a, B, b: _taught(x, y, A, a, B, torch.zeros_like(b)), "without b"),
+    ],
     "04.step": [
         (_step(clear=False), "gradients add up"),
         (_step(update=lambda p, g, lr: p.data.add_(lr * g)), "uphill"),
@@ -276,49 +267,5 @@ SLIPS = {
         (lambda H: 2 / torch.linalg.eigvalsh(H).median(), "median"),
         (lambda H: 2 / torch.linalg.eigvalsh(H)[1 % len(H)], "the second"),
         (lambda H: _power(H, steps=1), "power iteration stopped"),
-    ],
-    "04.momentum": [
-        (_momentum(v_of=lambda v, g, lr, m: m * v + (1 - m) * g), "averages"),
-        (_momentum(v_of=lambda v, g, lr, m: m * v + lr * g), "rate in v too"),
-        (_momentum(v_of=lambda v, g, lr, m: m * v - lr * g, w_of=lambda w, v, old, g, lr, m: w + v), "older texts"),
-        (_momentum(v_of=lambda v, g, lr, m: m * v + lr * g, w_of=lambda w, v, old, g, lr, m: w - v), "rate in v"),
-        (_momentum(w_of=lambda w, v, old, g, lr, m: w - lr * old), "old v"),
-        (_momentum(w_of=lambda w, v, old, g, lr, m: w - lr * g), "gradient only"),
-        (_momentum(w_of=lambda w, v, old, g, lr, m: w + lr * v), "uphill"),
-        (_momentum(w_of=lambda w, v, old, g, lr, m: w - lr * (g + m * v)), "Nesterov"),
-        (_momentum(w_of=lambda w, v, old, g, lr, m: w - v), "no rate"),
-        (_momentum(w_of=lambda w, v, old, g, lr, m: w - lr * m * v), "momentum twice"),
-        (_momentum(v_of=lambda v, g, lr, m: v + g), "nothing forgotten"),
-        (_momentum(v_of=lambda v, g, lr, m: v + m * g), "μ at the gradient"),
-        (_momentum(v_of=lambda v, g, lr, m: m * (v + g)), "μ at both"),
-        (_momentum(v_of=lambda v, g, lr, m: g), "no memory"),
-        (_momentum(v_of=lambda v, g, lr, m: m * v - g), "sign of the gradient"),
-        (_momentum(v_of=lambda v, g, lr, m: (1 - m) * v + g), "1 − μ at v"),
-        (lambda *a: _momentum()(*a)[::-1], "v first"),
-        (lambda *a: _momentum()(*a)[0], "w only"),
-        (lambda w, v, g, lr, m: (w - lr * (m * v + g), v), "v returned as it was"),
-    ],
-    "04.per_sample": [
-        (_ps(scale=lambda n: n), "divided by N"),
-        (_ps(error=lambda p, t: t - p), "sign"),
-        (_ps(error=lambda p, t: p), "no label"),
-        (_ps(error=lambda p, t: (p - t) ** 2), "squares"),
-        (_ps(error=lambda p, t: (p - t) * p * (1 - p)), "derivative of the softmax again"),
-        (_ps(p=lambda a: a), "logits"),
-        (_ps(p=lambda a: a.log_softmax(1)), "log probabilities"),
-        (_ps(p=lambda a: a.sigmoid()), "sigmoid"),
-        (_ps(p=lambda a: a.softmax(0)), "softmax over the pictures"),
-        (_ps(p=_exp), "exp overflows"),
-        (_ps(p=lambda a: (a.exp() + 1e-8) / (a.exp() + 1e-8).sum(1, keepdim=True)), "exp overflows, with an ε"),
-        (_ps(p=lambda a: (a - a.max()).exp() / (a - a.max()).exp().sum(1, keepdim=True)), "largest of all rows"),
-        (_ps(p=lambda a: a.clamp(-50, 50).softmax(1)), "logits clipped"),
-        (_ps(outer=lambda e, z: z[:, :, None] * e[:, None, :]), "transposed"),
-        (_ps(outer=lambda e, z: (e[:, :, None] * z[:, None, :]).sum(0)), "sum over the pictures"),
-        (_ps(outer=lambda e, z: (e.T @ z).expand(len(e), -1, -1)), "same for all pictures"),
-        (_ps(outer=lambda e, z: e[:, :, None] * z.mean(0)), "mean feature"),
-        (_ps(outer=lambda e, z: e[:, :, None] * F.normalize(z)[:, None, :]), "z normalised"),
-        (_ps(hot=lambda y, a: F.one_hot(y)), "number of classes from y"),
-        (_ps(hot=lambda y, a: F.one_hot((y + 1) % a.shape[1], a.shape[1])), "labels shifted"),
-        (lambda logits, z, y: _per_sample(logits.sub_(logits.max(1, keepdim=True).values), z, y), "logits changed"),
     ],
 }  # fmt: skip

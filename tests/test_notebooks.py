@@ -165,6 +165,7 @@ SECOND_EDITION = {  # held to their length and minutes; grows until it is all of
     "01_why_transfer",
     "02_decoupling",
     "03_combined_loss",
+    "04_gradient_update",
     "12_speech",
     "15_your_own_pictures",
 }

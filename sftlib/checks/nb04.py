@@ -1,12 +1,14 @@
-"""Checkers of notebook 04: one step, the ledger, the rate at which it diverges, momentum, per-sample gradients."""
+"""Checkers of notebook 04: one step, the ledger, the rate at which it diverges, backward of two layers."""
 
 import torch
 import torch.nn.functional as F
 
-from sftlib.checks import Wrong, checker, choice, expect, pair, require
+from sftlib.checks import Wrong, checker, choice, expect, require
 from sftlib.losses import cosine_prototype
 
 HEARD = ("none", "L_f", "L_g", "both")
+
+
 QUESTIONS = {
     "joint, f": "which losses are computed from z, that is, after f?",
     "joint, g": "does the formula of L_f contain g?",
@@ -133,75 +135,75 @@ def _hessian(size, seed):
     return q @ torch.diag(torch.linspace(0.5, 7.0 + seed, size, dtype=torch.float64)) @ q.T
 
 
-@checker("04.momentum", changes=(0, 1))
-def _momentum(answer):
-    """w, v, gradient (D,), lr, momentum -> (w, v): torch's form, v ← momentum v + gradient, w ← w − lr v"""
-    for rates, what in (((0.1, 0.1, 0.1), "one α throughout"), ((0.1, 0.1, 0.02, 0.02), "α made smaller after step 2")):
-        got, want = _walk(answer, rates), _walk(_torch_form, rates)
-        for i, (a, b) in enumerate(zip(got, want, strict=True)):
-            known = [(_walk(form, rates)[i], why) for form, why in KNOWN_FORMS]
-            expect(f"w after step {i + 1}, {what}", a, b, known=known)
+NAMES = ("A", "a", "B", "b")
 
 
-def _walk(form, rates):
-    """form, rates (T,) -> the T points that momentum visits on ½ Σ λ w², λ = 1, 4, 9"""
-    curvature = torch.tensor([1.0, 4.0, 9.0], dtype=torch.float64)
-    w, v = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
-    points = []
-    for lr in rates:
-        result = pair(form(w.clone(), v.clone(), curvature * w, lr, 0.8), "the pair (w, v)")
-        w, v = (torch.as_tensor(part, dtype=torch.float64) for part in result)
-        points.append(w)
-    return points
-
-
-def _torch_form(w, v, gradient, lr, momentum):
-    v = momentum * v + gradient
-    return w - lr * v, v
-
-
-KNOWN_FORMS = [
-    (
-        lambda w, v, g, lr, m: (w + m * v - lr * g, m * v - lr * g),
-        "this keeps α inside v, as older texts do: the same path as long as α stays, another one once it changes",
-    ),
-    (lambda w, v, g, lr, m: (w - lr * g, v), "this is a step without momentum: is the new v used, and returned?"),
-    (lambda w, v, g, lr, m: (w - lr * (m * v + (1 - m) * g), m * v + (1 - m) * g), "this averages; torch adds up"),
-    (lambda w, v, g, lr, m: (w - lr * v, m * v + g), "w moves with the old v; renew v first"),
-    (lambda w, v, g, lr, m: (w + lr * (m * v + g), m * v + g), "this climbs: the step goes against v"),
-    (lambda w, v, g, lr, m: (w - lr * (g + m * (m * v + g)), m * v + g), "this is Nesterov's form, a step ahead"),
-]
-
-
-@checker("04.per_sample")
-def _per_sample(answer):
-    """logits (N, K), z (N, D), y (N,) -> (N, K, D): the gradient of each row's cross-entropy for W (K, D)"""
-    for n, k, d, seed, size in ((5, 3, 7, 0, 1), (1, 2, 3, 1, 1), (3, 11, 2, 2, 1), (7, 5, 5, 3, 1), (5, 3, 2, 4, 900)):
+@checker("04.backward")
+def _backward(answer):
+    """x (N, C), y (N,), A, a, B, b -> the gradients of the mean cross-entropy of B max(0, A x + a) + b by A, a, B, b"""
+    for n, c, d, k, seed, size in ((7, 5, 3, 2, 0, 1), (1, 3, 7, 5, 1, 1), (11, 2, 5, 3, 2, 1), (5, 5, 5, 5, 3, 1),
+                                   (5, 3, 2, 7, 4, 300)):  # fmt: skip
         draw = torch.Generator().manual_seed(seed)
-        logits, z = (torch.randn(n, m, generator=draw, dtype=torch.float64) for m in (k, d))
-        y = torch.randint(k, (n,), generator=draw)
-        logits = (size * logits + (size - 1) * torch.arange(n)[:, None]).T.contiguous().T  # rows of other heights
-        want = torch.stack([_gradient_of_one(*row) for row in zip(logits, z, y, strict=True)])
-        p, naive = logits.softmax(1), logits.exp() / logits.exp().sum(1, keepdim=True)
-        known = [
-            (-want, "the sign is turned round: a gradient points uphill"),
-            (want / n, "this is each row's share of the mean; asked for is the gradient of each row's own loss"),
-            (want.sum(0), "this is the sum over the rows; keep one gradient a row"),
-            (want.mean(0), "this is the mean over the rows; keep one gradient a row"),
-            (want.transpose(1, 2), "W has shape (K, D), so each gradient has too"),
-            (p[:, :, None] * z[:, None], "the one-hot label is missing"),
-            ((logits - F.one_hot(y, k))[:, :, None] * z[:, None], "these are logits where probabilities belong"),
-        ]
-        got = answer(logits.clone(), z.clone(), y.clone())
-        if naive.isnan().any():
-            why = "exp of a large logit is infinite: softmax and logsumexp take off each *row's* largest logit first"
-            require(not torch.as_tensor(got).isnan().any(), f"{why} (logits up to {logits.max():.0f}: got nan)")
-            known = []
-        expect(f"N = {n}, K = {k}, D = {d}, logits up to {logits.max():.0f}", got, want, known=known)
+        shapes = ((n, c), (d, c), (d,), (k, d), (k,))
+        x, *parts = (torch.randn(shape, generator=draw, dtype=torch.float64) for shape in shapes)
+        y, parts[2] = torch.randint(k, (n,), generator=draw), size * parts[2]
+        got = answer(x.clone(), y.clone(), *(part.clone() for part in parts))
+        require(
+            isinstance(got, tuple | list) and len(got) == 4, "expected four gradients: by A, a, B and b, in this order"
+        )
+        case = f"N = {n}, C = {c}, D = {d}, K = {k}"
+        if size > 1:
+            why = "exp of a large logit is infinite: softmax takes off each row's largest logit first"
+            require(not any(torch.as_tensor(g).isnan().any() for g in got), f"{why} ({case}: got nan)")
+        wants, slips = _gradients(x, y, *parts), [(_gradients(x, y, *parts, **how), why) for how, why in SLIPS]
+        for i, (name, part) in enumerate(zip(NAMES, got, strict=True)):
+            known = [(wrong[i], why) for wrong, why in slips if not torch.allclose(wrong[i], wants[i])]
+            expect(f"∂L/∂{name}, {case}", part, wants[i], known=known)
 
 
-def _gradient_of_one(logits, z, y):
-    """logits (K,), z (D,), y -> (K, D) by autograd; the offset makes these logits those of W = 0"""
-    W = torch.zeros(len(logits), len(z), dtype=z.dtype, requires_grad=True)
-    (gradient,) = torch.autograd.grad(F.cross_entropy(W @ z + logits, y), W)
-    return gradient
+def _gradients(x, y, *parts, over=None, slope=None, label=1.0, sign=1.0, offsets=1.0, rows=torch.sum):
+    """By autograd; with a slip where one is named: over(N), slope(z) for the ReLU's, the label's share, …"""
+    A, a, B, b = (part.clone().requires_grad_() for part in parts)
+    before = x @ A.T + offsets * a
+    z = _Slope.apply(before, slope) if slope else before.clamp(min=0)
+    logits = z @ B.T + offsets * b
+    chosen = logits.gather(1, y[:, None])[:, 0]
+    loss = (logits.logsumexp(1) - label * chosen).sum() / (over(len(y)) if over else len(y))
+    found = torch.autograd.grad(sign * loss, (A, a, B, b), allow_unused=True)
+    found = [torch.zeros_like(p) if g is None else g for g, p in zip(found, parts, strict=True)]
+    if rows is torch.mean:
+        found[1], found[3] = found[1] / len(y), found[3] / len(y)
+    return found
+
+
+class _Slope(torch.autograd.Function):
+    """max(0, before), with a wrong derivative on the way back"""
+
+    @staticmethod
+    def forward(ctx, before, slope):
+        z = before.clamp(min=0)
+        ctx.save_for_backward(slope(z))
+        return z
+
+    @staticmethod
+    def backward(ctx, upstream):
+        return upstream * ctx.saved_tensors[0], None
+
+
+SLIPS = [
+    (
+        {"over": lambda n: 1},
+        "this is the gradient of the sum over the rows; the loss is their mean, so divide by N once",
+    ),
+    ({"over": lambda n: n * n}, "this divides by N twice"),
+    ({"slope": torch.ones_like}, "the derivative of max(0, ·) is missing: 0 wherever z is not positive"),
+    ({"slope": lambda z: 1 - z**2}, "1 − z² is the derivative of tanh; here it is max(0, ·)"),
+    ({"slope": lambda z: z}, "the derivative of max(0, ·) is 1 where it is positive, not z itself"),
+    ({"label": 0.0}, "the error is p − Y: what was said minus what is right; Y is missing"),
+    ({"sign": -1.0}, "the sign is turned round: a gradient points uphill"),
+    ({"offsets": 0.0}, "the offsets a and b are missing in the forward pass"),
+    (
+        {"rows": torch.mean},
+        "an offset appears in every row with the factor 1: a sum over the rows; E holds the 1/N already",
+    ),
+]
