@@ -153,8 +153,8 @@ likely = torch.where(p >= t, p, -1.0)
 by_hand = ((likely.amax(1) >= 0) & (likely.argmax(1) != y)).nonzero().flatten()
 suspects = inspection.likely_label_errors(p, y)
 assert sorted(suspects.rows.tolist()) == by_hand.tolist()
-fig, axes = plt.subplots(1, 6, figsize=(9, 2.4))
-rows, like = suspects.rows[:6], suspects.instead[:6]
+fig, axes = plt.subplots(1, 5, figsize=(9.5, 2.6))
+rows, like = suspects.rows[:5], suspects.instead[:5]
 titles = [f"is {C[y[i]]}\nlooks {C[j]}" for i, j in zip(rows, like, strict=True)]
 plotting.pictures(axes, data.train.pictures[rows], titles)
 plt.show()
@@ -324,19 +324,19 @@ plt.show()
 # %% tags=["varies"]
 def update(settings):
     k, j = (data.classes.index(settings[name]) for name in ("truth", "predicted"))
-    return k, j, ((truth == k) & (guess == j)).nonzero().flatten()[:5]
+    return k, j, ((truth == k) & (guess == j)).nonzero().flatten()[:3]
 
 
 def plot(axes, found):
     k, j, rows = found
     plotting.confusion(axes[0], matrix, range(K))
-    axes[0].plot(j, k, marker="s", markersize=30, fillstyle="none", color="#D55E00")
+    axes[0].plot(j, k, marker="s", markersize=36, fillstyle="none", color="#D55E00")
     plotting.pictures(axes[1:], data.test.pictures[rows], [data.classes[j]] * len(rows))
 
 
 matrix = metrics.confusion_matrix(guess, truth, num_classes=K)
 cells = {name: Dropdown(options=data.classes) for name in ("truth", "predicted")}
-explorer = Explorer(cells, update, plot, figsize=(9.5, 2.8), columns=6)
+explorer = Explorer(cells, update, plot, figsize=(9.5, 3.2), columns=4)
 display(explorer)
 explorer.still()
 
