@@ -24,7 +24,8 @@ class ChatBox(w.VBox):
         self._thread, self._stopped = None, threading.Event()
         wide = w.Layout(width="90%")
         self.model = w.Dropdown(options=list(self.models), description="model")
-        self.temperature = w.FloatSlider(temperature, min=0, max=2, step=0.1, description="temperature")
+        style = {"description_width": "initial"}  # else a description is cut off after 80 pixels
+        self.temperature = w.FloatSlider(temperature, min=0, max=2, step=0.1, description="temperature", style=style)
         self.task = w.Text(task, description="task", layout=wide)
         self.question = w.Textarea(question, description="you", layout=wide, rows=3)
         self.send_button = w.Button(description="Send", icon="paper-plane", button_style="success")
