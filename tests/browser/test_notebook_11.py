@@ -15,8 +15,8 @@ def test_notebook_11_answers_before_and_after_and_stops(run):
     question = notebook.page.locator(".widget-textarea textarea").first
     question.fill("The keeper saved two penalties.")
     notebook.button("Send").click()
-    words = re.compile("after: (business|entertainment|politics|sports|tech)$")
-    expect(talk).to_have_text(words, timeout=60_000)
+    words = re.compile("after: (business|entertainment|politics|sports|tech)")
+    expect(talk).to_contain_text(words, timeout=60_000)
     expect(notebook.button("Send")).to_be_enabled(timeout=60_000)
     notebook.shot("notebook_11_after")
 
