@@ -14,6 +14,7 @@ from sftlib.model import LinearHead, Model
 from sftlib.model.cached_maps import above_the_body, cached
 from sftlib.model.detection import NearestLevel, anchors_for, detector, every_anchor, sum_of_losses
 from sftlib.model.targets import check_targets
+from sftlib.runtime import Precision
 from sftlib.training import fit
 
 H, W, K = 97, 131, 3
@@ -207,3 +208,9 @@ def test_what_cannot_be_cached_is_refused(frozen, model):
         cached(frozen, pairs(((97, 131), (97, 131), (97, 163))))
     with pytest.raises(ValueError, match=r"expected a model of detector"):
         above_the_body(Model(load_backbone("squeezenet1_1", pretrained=False), LinearHead(512, K)))
+
+
+def test_maps_of_sixteen_bits_have_a_fingerprint(frozen):
+    splits = [NestSplit(*cached(frozen, pairs()[:n], precision=Precision(torch.bfloat16))) for n in (1, 1, 2)]
+    assert splits[0].x[0]["stem"].dtype == torch.bfloat16
+    assert splits[0].fingerprint == splits[1].fingerprint != splits[2].fingerprint

@@ -139,7 +139,11 @@ class Examples(Split):
 
 def checksum(t: Tensor, before: int) -> int:
     """A checksum of the tensor, and of what went before"""
-    return before if t.is_meta else zlib.crc32(t.cpu().contiguous().numpy().tobytes(), before)
+    if t.is_meta:
+        return before
+    t = t.cpu().contiguous()
+    t = t.view(torch.int16) if t.dtype is torch.bfloat16 else t  # NumPy has no bfloat16
+    return zlib.crc32(t.numpy().tobytes(), before)
 
 
 def _example(example: object, i: int) -> tuple[Tensor, Tensor]:
