@@ -56,6 +56,29 @@ def _drops_first(log_p):
     return [k for k, _ in itertools.groupby(path)]
 
 
+def _above_half(log_p):
+    path = [int((row > 0.5).nonzero()[0]) if (row > 0.5).any() else 0 for row in log_p.exp()]
+    return [k for k, _ in itertools.groupby(path) if k]
+
+
+def _round_the_end(log_p):
+    path = log_p.argmax(1).tolist()
+    return [k for t, k in enumerate(path) if k != path[t - 1] and k]
+
+
+def _unlike_the_last_written(log_p):
+    units = []
+    for k in log_p.argmax(1).tolist():
+        if k and units[-1:] != [k]:
+            units.append(k)
+    return units
+
+
+def _unlike_the_next(log_p):
+    path = [*log_p.argmax(1).tolist(), None]
+    return [k for k, after in itertools.pairwise(path) if k != after and k]
+
+
 def _pairs(z):
     n = len(z)
     return np.mean([F.cosine_similarity(z[i], z[j], dim=0).item() for i in range(n) for j in range(i)])
@@ -74,6 +97,8 @@ RIGHT = {
         lambda h, lengths: (h * F.one_hot(lengths - 1, h.shape[1])[..., None]).sum(1),
         lambda h, lengths: np.stack([h.numpy()[i, n - 1] for i, n in enumerate(lengths.tolist())]),
         lambda h, lengths: h.take_along_dim((lengths - 1).view(-1, 1, 1), 1).squeeze(1),
+        lambda h, lengths: h[F.one_hot(lengths - 1, h.shape[1]).bool()],
+        lambda h, lengths: torch.diagonal(h[:, lengths - 1]).T,
     ],
     "12.mel_filter": [
         lambda hertz, low, peak, high: _triangle(hertz, low, peak, high) * 2 / (high - low),
@@ -86,6 +111,9 @@ RIGHT = {
             np.interp(hertz.numpy(), [low, peak, high], [0, 2 / (high - low), 0], left=0, right=0)
         ),
         lambda hertz, low, peak, high: _with_loop(hertz, low, peak, high).tolist(),
+        lambda hertz, low, peak, high: (
+            _triangle(hertz, low, peak, high) / torch.trapezoid(_triangle(hertz, low, peak, high), hertz)
+        ),
     ],
     "12.greedy": [
         _greedy_loop,
@@ -94,6 +122,7 @@ RIGHT = {
         lambda log_p: [int(k) for k in F.pad(_greedy_unique(log_p), (1, 0))[1:]],
         lambda log_p: _greedy_unique(log_p).tolist(),
         lambda log_p: tuple(_greedy_loop(log_p.exp())),
+        _unlike_the_next,
     ],
     "12.paths": [
         ["a-a-", "a-aa", "a--a", "aa-a", "-a-a"],
@@ -102,6 +131,9 @@ RIGHT = {
         ["A-A-", "A-AA", "A--A", "AA-A", "-A-A"],
         ["a_a_", "a_aa", "a__a", "aa_a", "_a_a"],
         ["a–a–", "a–aa", " a––a", "aa–a", "–a–a "],
+        ["a−a−", "a−aa", "a−−a", "aa−a", "−a−a"],
+        ["aεaε", "aεaa", "aεεa", "aaεa", "εaεa"],
+        np.array(["a-a-", "a-aa", "a--a", "aa-a", "-a-a"]),
     ],
     "12.likeness": [
         lambda z: ((_unit(z) @ _unit(z).T).sum() - len(z)) / (len(z) * (len(z) - 1)),
@@ -126,6 +158,9 @@ WRONG = {
         (lambda h, lengths: h[:, lengths[0] - 1], "first sound's end"),
         (lambda h, lengths: h[:, lengths - 1], "shape"),
         (lambda h, lengths: h.amax(1), "largest"),
+        (lambda h, lengths: h[torch.arange(len(h)), (h.abs().sum(2) > 0).sum(1) - 1], "behind the padding"),
+        (lambda h, lengths: h[torch.arange(len(h)), lengths.sort().values - 1], "expected"),
+        (lambda h, lengths: h[torch.arange(len(h)), lengths.sub_(1)], "changes its argument"),
     ],
     "12.mel_filter": [
         (_triangle, "its height is 1"),
@@ -151,6 +186,11 @@ WRONG = {
         ),
         (lambda hertz, low, peak, high: _triangle(hertz, low, (low + high) / 2, high) * 2 / (high - low), "middle"),
         (lambda hertz, low, peak, high: _triangle(hertz, low, peak, high).log(), "expected"),
+        (
+            lambda hertz, low, peak, high: _triangle(hertz, low, peak, high) * (hertz != peak) * 2 / (high - low),
+            "got 0",
+        ),
+        (lambda hertz, low, peak, high: _triangle(hertz, 0, peak, high) * 2 / high, "expected 0"),
     ],
     "12.greedy": [
         (_drops_first, "before repeats were merged"),
@@ -165,6 +205,9 @@ WRONG = {
         (lambda log_p: log_p.max(1).values, "whole numbers"),
         (lambda log_p: log_p.argmax(0), "expected"),
         (lambda log_p: 3, "expected a list"),
+        (_above_half, "expected"),
+        (_round_the_end, "`path[-1]` is the last one"),
+        (_unlike_the_last_written, "before repeats were merged"),
     ],
     "12.paths": [
         (["a-a-", "a-aa", "a--a", "aa-a"], "1 more do"),
@@ -178,6 +221,7 @@ WRONG = {
         (5, "a list of texts"),
         (["aa"], "2 characters"),
         ([], "5 more do"),
+        (["a-a-", "a-aa", "a--a", "aa-a", "----"], "reads ''"),
     ],
     "12.likeness": [
         (lambda z: (_unit(z) @ _unit(z).T).mean(), "itself too"),
@@ -191,5 +235,8 @@ WRONG = {
         (lambda z: F.cosine_similarity(z[0], z[1], dim=0), "one pair"),
         (lambda z: _unit(z) @ _unit(z).T, "shape"),
         (lambda z: 0.5, "expected"),
+        (lambda z: (_unit(z) @ _unit(z).T).triu(1).mean(), "expected"),
+        (lambda z: (_unit(z) @ _unit(z).T).clamp(min=0).sum().sub(len(z)) / (len(z) * (len(z) - 1)), "expected"),
+        (lambda z: F.cosine_similarity(z, z.roll(1, 0)).mean(), "expected"),
     ],
 }
