@@ -399,7 +399,7 @@ for values, name, look in (
 ax.axvline(1, color="black", lw=1, label="the limit at the start")
 ax.axhline(top, color="0.6", lw=1, ls="--", label="above this, or not a number")
 ax.set(xscale="log", yscale="log", xlabel="α / limit", ylabel="loss (nats)")
-ax.legend(fontsize=9, loc="center left")
+ax.legend(fontsize=9, loc="upper left", bbox_to_anchor=(0, 0.93))
 plt.show()
 
 # %% [markdown]
@@ -727,7 +727,7 @@ check("04.largest_rate", largest_rate)
 #
 # **References.** Barz & Denzler 2020, arXiv 1901.09054 (*L_f*). Lewkowycz et al. 2020, arXiv 2003.02218 (catapult).
 # Cohen et al. 2021, arXiv 2103.00065 (edge of stability). Deitsch et al. 2019, arXiv 1807.02894 (solar cells).
-# Next: **05 Freeze
+# **Going deeper**: [optimizers to the last bit, a map of the loss](04_gradient_update_deeper.ipynb). Next: **05 Freeze
 # or fine-tune?**
 
 # %% [markdown] tags=["solution"]
