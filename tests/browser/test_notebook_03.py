@@ -11,13 +11,17 @@ def test_notebook_03(run):
     image = notebook.widget("img.widget-image")
     image.scroll_into_view_if_needed()
     notebook.shot("notebook_03_first")
-    for slider, name in enumerate(("angle", "steps")):
-        for key in ("Home", "End", "ArrowLeft"):
+    moves = (
+        ("angle", ("Home", "End", "ArrowLeft")),
+        ("steps", ("Home", "ArrowRight", "End")),
+    )  # each changes the picture
+    for slider, (name, keys) in enumerate(moves):
+        for key in keys:
             notebook.after_change(image, lambda slider=slider, key=key: notebook.press(slider=slider, key=key))
         notebook.shot(f"notebook_03_{name}")
     notebook.after_change(image, lambda: notebook.choose(0, "may be negative"))
     notebook.check()
     expect(notebook.widget(".widget-readout", 0)).to_have_text("170")
-    expect(notebook.widget(".widget-readout", 1)).to_have_text("99")
+    expect(notebook.widget(".widget-readout", 1)).to_have_text("100")
     notebook.shot("notebook_03_last")
     assert notebook.page.get_by_text("still to do").count() == 3
