@@ -1,19 +1,7 @@
 """Right and wrong answers to the exercises of notebook 06. WRONG: (answer, words that the checker must say)."""
 
-import math
-
 import torch
 import torch.nn.functional as F
-
-
-def _weighted(gradients, sizes):
-    return sum(g * (n / sum(sizes)) for g, n in zip(gradients, sizes, strict=True) if n)
-
-
-def _stacked(gradients, sizes):
-    n = torch.tensor(sizes, dtype=torch.float64)
-    stack = torch.stack(gradients).nan_to_num()
-    return (stack * n[:, None, None]).sum(0) / n.sum()
 
 
 def _accumulate(model, x, y, size):
@@ -85,34 +73,11 @@ def _summed(model, x, y, size):
         F.cross_entropy(model(x_part), y_part, reduction="sum").backward()
 
 
-def _pays(T, a, b):
-    return math.floor(T / (a - b)) + 1 if a > b else math.inf
-
-
-def _counted(T, a, b):
-    if b >= a:
-        return float("inf")
-    n = 1
-    while T + n * b >= n * a:
-        n += 1
-    return n
-
-
 RIGHT = {
-    "06.shards": [_weighted, _stacked],
     "06.accumulate": [_accumulate, _with_sums, _by_autograd],
     "06.waits": [{"E", "F", "H"}, ["h", "f", "e"], "EFH", "e, f, h", lambda: {"E ", "F", "H"}],
-    "06.pays_after": [_pays, _counted],
 }
 WRONG = {
-    "06.shards": [
-        (lambda g, n: sum(g) / len(g), "averages over the workers"),
-        (lambda g, n: sum(g), "adds up means"),
-        (lambda g, n: sum(a * b for a, b in zip(g, n, strict=True)), "gradient of the sum"),
-        (lambda g, n: len(n) * _weighted(g, n), "add up to the number of workers"),
-        (lambda g, n: sum(a * b for a, b in zip(g, n, strict=True)) / sum(n), "0 · nan is nan"),
-        (lambda g, n: g[0], "expected"),
-    ],
     "06.accumulate": [
         (_steps_as_well, "the parameters moved"),
         (_left_in_eval, "left in eval mode"),
@@ -130,12 +95,5 @@ WRONG = {
         ({"C", "G"}, "2 of your lines do not wait, the first is ['C']"),
         ({"Z"}, "the lines are A to H"),
         (3, "expected a set of letters"),
-    ],
-    "06.pays_after": [
-        (lambda T, a, b: T / (a - b) if a > b else math.inf, "must be whole"),
-        (lambda T, a, b: math.ceil(T / (a - b)) if a > b else math.inf, "they are level"),
-        (lambda T, a, b: math.ceil(T / a), "takes time as well"),
-        (lambda T, a, b: math.floor(T / (a - b)) + 1 if a > b else 0, "never pays"),
-        (lambda T, a, b: math.floor(T / abs(a - b)) + 1 if a != b else math.inf, "never pays"),
     ],
 }

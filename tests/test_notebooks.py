@@ -169,6 +169,7 @@ SECOND_EDITION = {  # held to their length and minutes; grows until it is all of
     "12_speech",
     "13_detection",
     "15_your_own_pictures",
+    "06_training_on_a_gpu",
 }
 
 
