@@ -22,7 +22,6 @@ import tempfile
 import time
 import warnings
 from contextlib import chdir
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
@@ -30,6 +29,7 @@ import torch
 import sftlib.model as models
 from sftlib import adaptation, backbones, datasets, plotting, runtime, training, widgets
 from sftlib.checks import check
+from sftlib.datasets import augment, on_device, solar_cells
 
 F, nn, COLOURS = torch.nn.functional, torch.nn, plotting.COLOURS
 plotting.use_style()
@@ -67,7 +67,7 @@ assert torch.ones(2, 3, device=where).sum().item() == 6  # and it does
 # The solar cells of notebook 00 once more: is a cell defective? What matters today is how many bytes a picture has.
 
 # %%
-cells = datasets.solar_cells.load(size=SIDE, seed=SEED)
+cells = solar_cells.load(size=SIDE, seed=SEED)
 chosen = torch.randperm(
     len(cells.train), generator=torch.Generator().manual_seed(SEED)
 )[:PICTURES]
@@ -89,7 +89,7 @@ assert of_one["float32"] == 4 * of_one["uint8"]
 
 
 # %%
-turn = datasets.augment.Chain((datasets.augment.flip, datasets.augment.rotate))
+turn = augment.Chain((augment.flip, augment.rotate))
 
 
 def build(on=where):
@@ -258,9 +258,9 @@ assert took[False] < 3 * took[True] and (where.type != "cpu" or took[True] < 9)
 
 
 # %%
-def ordered(split=part, augment=turn):
+def ordered(split=part):
     draws = torch.Generator().manual_seed(SEED)
-    how = {"batch_size": BATCH, "shuffle": True, "augment": augment}
+    how = {"batch_size": BATCH, "shuffle": True, "augment": turn}
     return datasets.loader(split, f.preprocess, generator=draws, **how)
 
 
@@ -311,7 +311,7 @@ def train(controls=None):
     model, optimizer = build()
     validation = datasets.loader(cells.val, f.preprocess, batch_size=BATCH)
     # a batch is made, or sent, while the device computes the one before
-    ahead = datasets.on_device.prefetch(ordered(), where)
+    ahead = on_device.prefetch(ordered(), where)
     how = {"epochs": EPOCHS, "val_loader": validation, "controls": controls}
     return training.fit(model, ahead, optimizer, **how)
 
@@ -358,8 +358,7 @@ assert worst > before
 # %% [markdown]
 # **Read.** (b), or (c) for who drives faster still. The jump comes one step late: the loss of a step is that *before*
 # its update. Then compare the last two lines: *f* carried what a million photographs had taught it, and two steps that
-# long can spoil much of that, while the loss comes back and looks healthy. One seed proves no size; that the two ends
-# differ at all is the control's work. Had the curve gone on as before, the slider would not have reached the
+# long can spoil much of that, while the loss comes back and looks healthy. One seed proves no size. Had the curve gone on as before, the slider would not have reached the
 # optimizer; `history["lr"]` says for every step what it really was.
 #
 # ## By hand 3: a batch in parts
@@ -462,17 +461,17 @@ assert len(said) == 1 and off < 0.01 * moved
 PARTS = """
 import torch
 from sftlib import adaptation, backbones, datasets, model as models
+from sftlib.datasets import augment
 
 def parts(folder):
     torch.manual_seed(0)
     f = backbones.load_backbone("squeezenet1_1", size=64)
     model = models.Model(f, models.LinearHead(f.feature_dim, 2))
     groups = adaptation.param_groups(f=(f, 1e-4), g=(model.head, 1e-3))
-    saved = torch.load(folder / "pictures.pt", weights_only=True)
-    split = datasets.PictureSplit(*saved, ("",) * len(saved[1]))
+    split = datasets.PictureSplit(*torch.load(folder / "pictures.pt"), ("",) * 31)
     draws = torch.Generator().manual_seed(0)
-    how = {"batch_size": 7, "shuffle": True, "augment": datasets.augment.flip}
-    batches = datasets.loader(split, f.preprocess, generator=draws, **how)
+    how = {"shuffle": True, "generator": draws, "augment": augment.flip}
+    batches = datasets.loader(split, f.preprocess, batch_size=7, **how)
     return model, torch.optim.SGD(groups, momentum=0.9), batches
 """
 
@@ -493,10 +492,10 @@ for record in fit(model, batches, optimizer, epochs=3):
 
 # %%
 kept = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
-folder = Path(kept.name)
+folder = runtime.cache_folder() / kept.name  # which is a whole path
 (folder / "small_run.py").write_text(PARTS, encoding="utf-8")
 (folder / "killed_run.py").write_text(RUN, encoding="utf-8")
-little = datasets.solar_cells.load(size=64, seed=SEED).train.subset(chosen[:31])
+little = solar_cells.load(size=64, seed=SEED).train.subset(chosen[:31])
 torch.save((little.pictures.clone(), little.labels), folder / "pictures.pt")
 print(f"{len(little)} pictures in batches of 7: 5 steps an epoch, the last of 3")
 
@@ -559,8 +558,7 @@ with chdir(folder):
 
 # %% [markdown]
 # The message names the file, and the model was left as it was: all of a checkpoint is put in place, or nothing.
-# Reading executes no code either (`weights_only=True`). A pickle from a stranger can do on your machine whatever the
-# stranger likes.
+# Reading executes no code either (`weights_only=True`); a stranger's pickle may.
 #
 # ## Play
 #

@@ -18,6 +18,7 @@ import math
 import os
 import subprocess
 import sys
+import tempfile
 from time import perf_counter
 
 import ipywidgets as w
@@ -28,6 +29,7 @@ import sftlib.model as models
 import sftlib.results as tables
 from sftlib import adaptation, backbones, datasets, plotting, runtime, training, widgets
 from sftlib.checks import check
+from sftlib.datasets import augment, on_device, solar_cells
 
 F, nn, COLOURS = torch.nn.functional, torch.nn, plotting.COLOURS
 plotting.use_style()
@@ -48,12 +50,12 @@ print(f"this machine computes on: {where}, with {torch.get_num_threads()} CPU th
 assert torch.ones(2, 3, device=where).sum().item() == 6  # and it does
 
 # %%
-cells = datasets.solar_cells.load(size=SIDE, seed=SEED)
+cells = solar_cells.load(size=SIDE, seed=SEED)
 chosen = torch.randperm(
     len(cells.train), generator=torch.Generator().manual_seed(SEED)
 )[:PICTURES]
 part = cells.train.subset(chosen)
-turn = datasets.augment.Chain((datasets.augment.flip, datasets.augment.rotate))
+turn = augment.Chain((augment.flip, augment.rotate))
 f = backbones.load_backbone(BACKBONE, size=SIDE)
 x = f.preprocess(part.pictures[:BATCH]).to(where)
 y = part.labels[:BATCH].to(where)
@@ -78,9 +80,9 @@ print(f"{sum(p.numel() for p in model.parameters()):,} numbers can learn")
 
 
 # %%
-def ordered(split=part, augment=turn):
+def ordered(split=part):
     draws = torch.Generator().manual_seed(SEED)
-    how = {"batch_size": BATCH, "shuffle": True, "augment": augment}
+    how = {"batch_size": BATCH, "shuffle": True, "augment": turn}
     return datasets.loader(split, f.preprocess, generator=draws, **how)
 
 
@@ -161,8 +163,8 @@ assert choice.rates[choice.precision] > 0
 # %% tags=["varies"]
 def run_fit(precision):
     model, optimizer = build()
-    resident = datasets.on_device.to_device(some, where)
-    ahead = datasets.on_device.prefetch(ordered(resident), where)
+    resident = on_device.to_device(some, where)
+    ahead = on_device.prefetch(ordered(resident), where)
     how = {"epochs": 1, "precision": precision}
     return rate_of(lambda: list(training.fit(model, ahead, optimizer, **how)))
 
@@ -437,17 +439,17 @@ assert torch.allclose(weighted, batch) and not torch.allclose(mean, batch)
 PARTS = """
 import torch
 from sftlib import adaptation, backbones, datasets, model as models
+from sftlib.datasets import augment
 
 def parts(folder):
     torch.manual_seed(0)
     f = backbones.load_backbone("squeezenet1_1", size=64)
     model = models.Model(f, models.LinearHead(f.feature_dim, 2))
     groups = adaptation.param_groups(f=(f, 1e-4), g=(model.head, 1e-3))
-    saved = torch.load(folder / "pictures.pt", weights_only=True)
-    split = datasets.PictureSplit(*saved, ("",) * len(saved[1]))
+    split = datasets.PictureSplit(*torch.load(folder / "pictures.pt"), ("",) * 31)
     draws = torch.Generator().manual_seed(0)
-    how = {"batch_size": 7, "shuffle": True, "augment": datasets.augment.flip}
-    batches = datasets.loader(split, f.preprocess, generator=draws, **how)
+    how = {"shuffle": True, "generator": draws, "augment": augment.flip}
+    batches = datasets.loader(split, f.preprocess, batch_size=7, **how)
     return model, torch.optim.SGD(groups, momentum=0.9), batches
 """
 
@@ -469,11 +471,11 @@ with workers() as group:
 """
 
 # %%
-folder = runtime.cache_folder() / "two_workers"  # made again at every run
-folder.mkdir(exist_ok=True)
+kept = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+folder = runtime.cache_folder() / kept.name  # which is a whole path
 (folder / "small_run.py").write_text(PARTS, encoding="utf-8")
 (folder / "workers.py").write_text(WORKERS, encoding="utf-8")
-little = datasets.solar_cells.load(size=64, seed=SEED).train.subset(chosen[:31])
+little = solar_cells.load(size=64, seed=SEED).train.subset(chosen[:31])
 torch.save((little.pictures.clone(), little.labels), folder / "pictures.pt")
 
 
@@ -512,7 +514,7 @@ assert off < 0.01 * moved
 
 # %% [markdown]
 # **Read.** (b): up to rounding, sums in another order. So nothing need be tuned again when devices are added, as long
-# as the *whole* batch stays what it was. (Speed comes with a second device: on one processor the workers share it.)
+# as the *whole* batch stays what it was. (On one processor they share its cores.)
 # Accuracy and loss are sums over both workers, divided once. It holds because
 # every worker draws the augmentation of the whole batch and keeps its rows, and because SqueezeNet has neither
 # BatchNorm nor, as we cut it, dropout.
