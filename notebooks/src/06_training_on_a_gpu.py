@@ -358,8 +358,8 @@ assert worst > before
 # %% [markdown]
 # **Read.** (b), or (c) for who drives faster still. The jump comes one step late: the loss of a step is that *before*
 # its update. Then compare the last two lines: *f* carried what a million photographs had taught it, and two steps that
-# long can spoil much of that, while the loss comes back and looks healthy. One seed proves no size. Had the curve gone on as before, the slider would not have reached the
-# optimizer; `history["lr"]` says for every step what it really was.
+# long can spoil much of that, while the loss comes back and looks healthy. One seed proves no size. Had the curve gone
+# on as before, the slider would not have reached the optimizer; `history["lr"]` says for every step what it really was.
 #
 # ## By hand 3: a batch in parts
 #

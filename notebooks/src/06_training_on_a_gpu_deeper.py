@@ -189,7 +189,7 @@ assert rates[f"fit, {choice.precision}"] > 0.5 * rates["plain loop"]
 # What the cells above do in small, `python benchmarks/gpu.py --record` does in full: ResNet-50 on all solar cells, the
 # pictures in the GPU's memory, validated after each epoch. A recorded run is shown here with its machine and its time.
 
-# %% tags=["varies"]
+# %%
 recorded = tables.read("gpu_run")
 for row in recorded:
     print(*(f"{name} {row[name]}" for name in ("machine", "epoch", "val_accuracy")))
@@ -229,7 +229,7 @@ assert 0 <= numbers[T + numbers * b < numbers * a][0] - pays_after < 100
 # timm's published table for an RTX 4090 shows a median factor of 1.6 for *answering* (results/benchmark-*.csv of
 # huggingface/pytorch-image-models); of training it says nothing. The full profile measures your own.
 
-# %% tags=["varies"]
+# %%
 if size.name == "full":
     found = training.compile_pays(build()[0], x, y, steps=EPOCHS * len(ordered()))
     print(found)
@@ -292,7 +292,7 @@ assert abs(first / second - 1) < 0.05  # it grows in a straight line
 # top: which operation holds the time, how often it is called, and is that what *must* be computed?
 
 
-# %% tags=["varies"]
+# %%
 # the profiler's own messages are for its developers
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 draw, phase = torch.Generator().manual_seed(SEED), torch.profiler.record_function
@@ -341,7 +341,7 @@ calls = before["aten::conv2d"].count, before["aten::convolution_backward"].count
 print(f"{n} convolutions, 2 steps: {calls[0]} calls forward, {calls[1]} backward")
 assert calls == (2 * n, 2 * n)
 
-# %% tags=["varies", "hide-input"]
+# %% tags=["hide-input"]
 KINDS = {
     "convolution": ("blue", "conv"),
     "pooling": ("orange", "max_pool2d_with"),
@@ -362,7 +362,7 @@ def is_of(event, names):
     )
 
 
-# %% tags=["varies", "hide-input"]
+# %% tags=["hide-input"]
 def draw_profile(ax, recorded, title):
     events = [e for e in recorded.events() if "CPU" in str(e.device_type)]
     phases = [e for e in events if e.name in ("batch", "forward", "backward", "update")]
@@ -549,7 +549,7 @@ assert off < 0.01 * moved
 # **Does it pay to compile?** The crossing of the two lines, for any *T*, *a* and *b*.
 
 
-# %% tags=["varies"]
+# %%
 T = w.FloatLogSlider(value=30, min=0, max=2.5, step=0.1, description="compiling T (s)")
 a = w.FloatLogSlider(value=50, min=0, max=3, step=0.05, description="a step, a (ms)")
 share = w.FloatSlider(value=0.7, min=0.3, max=1.2, step=0.05, description="b / a")
