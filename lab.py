@@ -2,7 +2,7 @@
 """A course on supervised fine-tuning, in two commands (Linux, macOS 14+ on Apple silicon, Windows):
 
   python lab.py              set up what is missing, then open the notebooks in JupyterLab
-  python lab.py test         set up what is missing, then run the tests (two at a time; 20 minutes on two cores)
+  python lab.py test         set up what is missing, then run the tests (two at a time; 35 minutes on two cores)
 
 and three helpers:
 

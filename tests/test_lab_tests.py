@@ -36,7 +36,7 @@ def write(course, name, text):
 def test_all_that_passes_is_added_up_and_the_output_of_each_is_kept_apart(suite, capfd):
     assert suite.tests.run_all() == 0
     lines = capfd.readouterr().out.strip().splitlines()
-    assert lines[0].startswith("2 jobs") and "20 minutes" in lines[0]
+    assert lines[0].startswith("2 jobs") and "35 minutes" in lines[0]
     assert lines[-1].rsplit(" in ", 1)[0] == "3 passed, 1 skipped"
     names = ("test_good.py", "test_page.py")
     good, page = (next(i for i, line in enumerate(lines) if name in line) for name in names)
@@ -65,7 +65,7 @@ def test_every_test_of_the_course_is_in_exactly_one_job(monkeypatch, modules):
     tests = importlib.import_module("lab_tests")
     monkeypatch.setattr(modules[2], "ROOT", str(HERE))
     found = sorted(name for job in tests.jobs() for name in job)
-    expected = [*HERE.glob("tests/test_*.py"), *HERE.glob("notebooks/*.ipynb"), HERE / "tests" / "browser"]
+    expected = [*HERE.glob("tests/test_*.py"), *HERE.glob("notebooks/*.ipynb"), *HERE.glob("tests/browser/test_*.py")]
     assert found == sorted(map(str, expected))
 
 
