@@ -135,6 +135,10 @@ WRONG = {
         (lambda pairs, part: {i + 1 for i in _by_rank(pairs, part)}, "whole"),
         (lambda pairs, part: [part[i] for i in _by_rank(pairs, part)], "invalid literal"),
         (lambda pairs, part: len(pairs), "expected a set of row numbers"),
+        (
+            lambda pairs, part: {min(p, key=lambda r: ("train", "val", "test").index(part[r])) for p in pairs},
+            "every copy of one picture",
+        ),
     ],
     "15.class_weights": [
         (lambda y, K: 1 / torch.bincount(y).double(), "scale them"),

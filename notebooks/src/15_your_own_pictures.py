@@ -241,6 +241,8 @@ plt.show()
 # %% [markdown]
 # ## How good is it?
 #
+# (A star marks the best validation accuracy; kept is the epoch of the least validation loss, maybe another.)
+#
 # The test pictures, once. Controls: the majority, and the probe that it started from. And two looks at each picture,
 # one at its mirror image (*test-time augmentation*): twice the computing.
 
@@ -294,7 +296,9 @@ for ax, scale in zip(axes[1:], (1.0, T), strict=True):
 plt.show()
 
 # %% [markdown]
-# **Read.** On the dotted line a model keeps its word; numbers count pictures. One $T$ from few pictures is itself
+# **Read.** The dotted $T$ is used. It lies a little above the least of the curve, since it is chosen with targets of
+# $(N+1)/(N+2)$ in place of 1 (Platt 1999): were all pictures right, the least would lie at 0, and the next mistake be
+# infinitely bad. On the diagonal a model keeps its word; numbers count pictures. One $T$ from few pictures is itself
 # uncertain, so small gains or losses of the error mean nothing.
 #
 # ## The mistakes, by eye
@@ -390,6 +394,7 @@ assert not example or (alike < 0.7 and inside > 1.4 * area)
 # %% [markdown]
 # **Read.** Had the maps of random weights been the same, or the corners no richer than their area, these pictures would
 # be decoration. They are coarse all the same: as fine as $H'\times W'$, enlarged.
+# And the second control is weak: a *g* that was never trained can by chance put as much there.
 #
 # ## Out of this notebook
 #
@@ -425,7 +430,7 @@ for way, q in ways.items():
     )
 
 # %% [markdown]
-# **Read.** The network is the same to the fifth digit; the way to its pixels is not. Whoever rebuilds the resize by
+# **Read.** The network is the same to within 0.0001; the way to its pixels is not. Whoever rebuilds the resize by
 # hand has another model, and no error message. That is why `predict.py` lies beside the file.
 #
 # ## A page for everybody

@@ -51,6 +51,7 @@ def _leave_out(answer):
         ("two in test", [(1, 2)], ["train", "test", "test"]),
         ("three copies", [(0, 1), (0, 2), (1, 2)], ["train", "test", "train", "val"]),
         ("three copies, two in test", [(0, 1), (0, 2), (1, 2)], ["test", "train", "test"]),
+        ("three copies, their pairs turned", [(1, 0), (0, 2), (2, 1)], ["train", "train", "train", "test"]),
         ("a chain", [(0, 1), (1, 2), (3, 4)], ["train", "val", "test", "train", "test", "train"]),
         ("no copies", [], ["train", "val", "test"]),
     )
