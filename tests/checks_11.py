@@ -84,6 +84,8 @@ WRONG = {
         (lambda a, b, c: _gathered(a.softmax(2), b, c), "softmax is taken twice"),
         (lambda a, b, c: -(a.exp() / a.exp().sum(2, keepdim=True)).log()[:, :-1].gather(2, b[:, 1:, None])[..., 0][
             c[:, 1:]].mean(), "log_softmax"),
+        (lambda a, b, c: -(a.softmax(2)[:, :-1].gather(2, b[:, 1:, None])[..., 0] + 1e-8).log()[c[:, 1:]].mean(),
+         "log_softmax"),
     ],
     "11.step_loss": [
         (lambda means, counts: means.nanmean(), "averages the means"),
@@ -102,6 +104,9 @@ WRONG = {
         (lambda logits, tau: (logits / (1 + tau)).softmax(0), "expected"),
         (lambda logits, tau: torch.eye(5)[logits.argmax()], "expected"),
         (lambda logits, tau: logits.softmax(0), "τ is not used"),
+        (lambda logits, tau: (logits / (tau or 1)).softmax(0), "softmax at τ = 1"),
+        (lambda logits, tau: (logits / tau).softmax(0) if tau else torch.ones(len(logits)) / len(logits), "alike"),
+        (lambda logits, tau: (logits / tau).softmax(0) if tau else torch.eye(len(logits))[2], "τ = 0"),
         (lambda logits, tau: _drawn(logits, tau).log(), "logarithms"),
         (lambda logits, tau: (logits / tau).exp() if tau else _drawn(logits, tau), "add up to 1"),
         (lambda logits, tau: logits.softmax(0) ** (1 / tau) if tau else _drawn(logits, tau), "add up to 1"),

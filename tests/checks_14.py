@@ -234,6 +234,8 @@ WRONG = {
         (lambda logits, y: -F.cross_entropy(logits, y, ignore_index=255), "the sign"),
         (lambda logits, y: F.cross_entropy(logits.softmax(1), y, ignore_index=255), "softmax twice"),
         (lambda logits, y: F.cross_entropy(logits, y), "raised"),
+        (lambda logits, y: -(logits.exp() / logits.exp().sum(1, keepdim=True)).log().movedim(1, -1)[y != 255].gather(
+            1, y[y != 255][:, None]).mean(), "log_softmax"),
         (lambda logits, y: F.cross_entropy(logits, y, ignore_index=255) / math.log(2), "bits"),
         (lambda logits, y: F.cross_entropy(logits, y.masked_fill(y == 0, 255), ignore_index=255), "class 0 counts"),
         (lambda logits, y: F.cross_entropy(logits, y, ignore_index=255, reduction="sum") / len(y), "of pictures"),

@@ -3,6 +3,7 @@
 import math
 
 import torch
+import torch.nn.functional as F
 
 from sftlib.checks import checker, expect, numeric, require
 
@@ -64,8 +65,10 @@ def _of_a_loss(log_p, ids, counts, rows):
 def _reads_only_what_counts(answer):
     """Logits of a hundred thousand overflow exp; what is predicted where nothing counts changes nothing"""
     logits, ids, counts = _conversation(3, 7, 11, 5)
-    before = float(answer(1e5 * logits, ids.clone(), counts.clone()))
-    require(math.isfinite(before), f"logits of some hundred thousand give {before}: let log_softmax do the division")
+    large = float(answer(1e5 * logits, ids.clone(), counts.clone()))
+    why = f"logits of some hundred thousand give {large}: let log_softmax do the division"
+    want = F.cross_entropy(1e5 * logits[:, :-1][counts[:, 1:]], ids[:, 1:][counts[:, 1:]]).item()
+    require(math.isfinite(large) and abs(large - want) < 1e-3 * want, why)
     before = float(answer(logits.clone(), ids.clone(), counts.clone()))
     other = logits.clone()
     other[:, -1] += torch.arange(11, dtype=torch.float64)  # nothing follows the last token
@@ -99,23 +102,30 @@ def _step_loss(answer):
 @checker("11.temperature")
 def _temperature(answer):
     """logits (V,), τ >= 0 -> the probabilities (V,) that a token is drawn with; τ = 0: the most probable for certain"""
-    logits = torch.tensor([0.3, -1.2, 2.0, 1.1, 0.9], dtype=torch.float64)
-    for tau in (1.0, 0.5, 2.0, 0.0):
-        e = [math.exp(v / tau) for v in logits.tolist()] if tau else [0.0, 0.0, 1.0, 0.0, 0.0]
-        want = torch.tensor([v / sum(e) for v in e], dtype=torch.float64)
-        p = logits.softmax(0)
-        known = [
-            ((logits * tau).softmax(0), "logits are divided by τ, so that a large τ makes them alike"),
-            (p / tau if tau else p, "the logits are divided by τ, before softmax"),
-            (p ** (1 / tau) if tau else p, "these do not add up to 1"),
-            (p, "τ is not used"),
-            ((logits / tau).exp() if tau else p, "these do not add up to 1"),
-            ((logits / tau).log_softmax(0) if tau else p, "these are logarithms of probabilities"),
-        ]
-        known = [(v, why) for v, why in known if not torch.allclose(v.double(), want, atol=1e-4)]
-        got = answer(logits.clone(), tau)
+    for values in ([0.3, -1.2, 2.0, 1.1, 0.9], [2.3, 1.7, -0.4, 0.8, 2.1, -3.0, 1.2]):
+        logits = torch.tensor(values, dtype=torch.float64)
+        for tau in (1.0, 0.5, 2.0):
+            e = [math.exp(v / tau) for v in values]
+            want = torch.tensor([v / sum(e) for v in e], dtype=torch.float64)
+            known = [(v, why) for v, why in _of_tau(logits, tau) if not torch.allclose(v.double(), want, atol=1e-4)]
+            expect(f"τ = {tau:g}", answer(logits.clone(), tau), want, known=known)
+        got, highest = answer(logits.clone(), 0.0), torch.eye(len(values))[values.index(max(values))]
         why = "dividing by τ = 0 gives no probabilities: there the most probable token has 1, for certain"
-        require(tau > 0 or not bool(numeric("p", got).isnan().any()), why)
-        expect(f"τ = {tau:g}", got, want, known=known)
-    got = answer(1000 * logits, 0.5)
-    expect("logits of thousands", got, torch.eye(5)[2])
+        require(not bool(numeric("p", got).isnan().any()), why)
+        known = [(logits.softmax(0), f"this is softmax at τ = 1; {why}"),
+                 (torch.full_like(highest, 1 / len(values)), f"all tokens are alike at a large τ; {why}")]  # fmt: skip
+        expect("τ = 0", got, highest, known=known)
+        got = answer(1000 * logits, 0.5)
+        expect("logits of thousands", got, highest)
+
+
+def _of_tau(logits, tau):
+    p = logits.softmax(0)
+    return [
+        ((logits * tau).softmax(0), "logits are divided by τ, so that a large τ makes them alike"),
+        (p / tau, "the logits are divided by τ, before softmax"),
+        (p ** (1 / tau), "these do not add up to 1"),
+        (p, "τ is not used"),
+        ((logits / tau).exp(), "these do not add up to 1"),
+        ((logits / tau).log_softmax(0), "these are logarithms of probabilities"),
+    ]

@@ -190,6 +190,10 @@ def _pixel_loss(answer):
     logits, y = _pixels(2, 5, 3)
     full = y.where(y != IGNORED, 1)
     expect("every pixel counts", answer(logits.clone(), full.clone()), F.cross_entropy(logits, full).item())
+    large, want = 1e3 * logits, F.cross_entropy(1e3 * logits, full).item()
+    got = float(answer(large.clone(), full.clone()))
+    why = f"logits of thousands give {got}: let log_softmax or cross_entropy do the division"
+    require(math.isfinite(got) and abs(got - want) < 1e-3 * want, why)
     zero, y = torch.zeros(2, 7, 3, 5), y[:, :3, :5].clone()
     expect("all logits 0: log K", answer(zero, y), math.log(7))
     _ignored_pixels_do_not_matter(answer)
