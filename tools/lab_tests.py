@@ -26,7 +26,7 @@ def jobs():
     browser = dealt(tests_in("tests", "browser"), BROWSERS)
     folder = path("notebooks")
     notebooks = [[path("notebooks", name)] for name in sorted(os.listdir(folder)) if name.endswith(".ipynb")]
-    turns = [job for pair in zip(browser, groups) for job in pair]  # a browser beside other tests
+    turns = [job for pair in zip(browser, groups, strict=False) for job in pair]  # a browser beside other tests
     return [job for job in turns + groups[BROWSERS:] + notebooks if job]
 
 
