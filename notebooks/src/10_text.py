@@ -248,17 +248,17 @@ for name, parts in mine.items():
 # | way | f | g starts |
 # |---|---|---|
 # | frozen | `freeze(f)` | – |
-# | full | all of it learns, at α | at random, learns at 10 α |
+# | full | all of it learns | at random, at ten times f's rate |
 # | LP-FT | the same | from the probe |
 # | LoRA | $W + \frac{\alpha}{r}BA$: W stays, A and B learn | at random |
-# | combined | as full, $L = L_g + \lambda L_f$, the cosine loss of notebook 03 | at random |
+# | combined | as full, plus λ times notebook 03's cosine loss; in the experiment's script only | at random |
 #
 # All with the names that you know from pictures:
 
 
 # %%
 def build(way, task="sentiment"):
-    """A model before training, in one of the five ways"""
+    """A model before training, in one of four ways"""
     f = load_backbone("minilm_l6", size=TOKENS)
     runtime.seed_everything(SEED)
     model = Model(f, LinearHead(f.feature_dim, len(TASKS[task].classes)))
@@ -315,7 +315,7 @@ assert moved > 0.1 and same and merged
 
 
 # %%
-LR = 1e-4  # of f, as the table chose it; g's is ten times that
+LR = 1e-4  # of f, not tuned here; g's is ten times that
 
 
 def batches(part, **how):
@@ -378,8 +378,8 @@ print(f"full: {full.mean():.3f} of {len(full)} test texts")
 assert full.mean() > 0.65
 
 # %% [markdown]
-# One run on 500 texts, and one test set: hits are compared text by text, corrected for three comparisons. Do not build
-# on it; the next section has five seeds.
+# One run on 500 texts, one test set, a rate that nobody tuned: hits are compared text by text, corrected for three
+# comparisons. Do not build on it; the next section has five seeds, but of frozen *f* and words only.
 #
 # ## The experiment: how many labels?
 #
