@@ -167,6 +167,7 @@ SECOND_EDITION = {  # held to their length and minutes; grows until it is all of
     "03_combined_loss",
     "04_gradient_update",
     "09_bug_clinic",
+    "10_text",
     "12_speech",
     "13_detection",
     "15_your_own_pictures",
