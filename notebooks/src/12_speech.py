@@ -10,7 +10,7 @@
 # - find, with probes, the layer that holds what your task needs, and cut there;
 # - train such a network for words and for transcripts, and judge it on voices that it has not heard.
 #
-# **60 minutes** to read and try, 1 minute to run. Notebooks 01, 02 and 05 come before.
+# **65 minutes** to read and try, 1 minute to run. Notebooks 01, 02 and 05 come before.
 
 # %% tags=["setup"]
 import ipywidgets as w
@@ -25,7 +25,7 @@ from sftlib.datasets import NestSplit, nest_loader, spoken_words, trimmed
 from sftlib.features import linear_probe
 from sftlib.model import FrameHead, LinearHead, Model
 from sftlib.runtime import profile, seed_everything
-from sftlib.training import evaluate, fit, measure_precision, predict
+from sftlib.training import fit, measure_precision, predict
 
 plotting.use_style()
 fig, ax = plt.subplots(figsize=(9, 3.4))
@@ -54,7 +54,8 @@ CLIP = 3.0  # the longest gradient, as in the network's own training
 # ## Look at the data
 #
 # Each sound has two labels, the word and the speaker. For **words**, the test part has *other speakers* than the
-# training part: a new voice is what counts. For **speakers**, all voices are in both parts, with other sounds.
+# training part: a new voice is what counts. For **speakers**, every voice of the test part is in the training part too,
+# with other sounds.
 
 
 # %% tags=["setup"]
@@ -88,7 +89,8 @@ def spectrogram(ax, frames, title=""):
     edges = (0, len(frames) / 100, 0, 40)
     ax.imshow(power, origin="lower", aspect="auto", extent=edges)
     hertz = [40 * int(sound.mel_filters()[:, band].argmax()) for band in at]
-    ax.set(title=title, xlabel="seconds", yticks=at, yticklabels=hertz)
+    ax.set(title=title, xlabel="seconds", ylabel="Hz")
+    ax.set_yticks([band + 0.5 for band in at], hertz)
     ax.grid(False)
 
 
@@ -110,8 +112,8 @@ fig, axes = plt.subplots(1, 3, figsize=(10, 3), sharey=True)
 for i, row in enumerate(rows):
     title = f"{heard.words[row]}, {heard.speakers[row]}"
     spectrogram(axes[i], x[i, : lengths[i]], title)
+    axes[i].label_outer()
     display(Audio(sounds[i][0], rate=sounds[i][1]))
-axes[0].set_ylabel("Hz")
 plt.show()
 
 # %% [markdown]
@@ -146,7 +148,7 @@ assert torch.allclose(by_hand, x[0, t], rtol=1e-3, atol=1e-7)
 # ## By hand: a recurrent network
 #
 # An LSTM (*long short-term memory*) reads frame after frame. It keeps a memory $c$ and shows a **state** $h$, which
-# depends on all frames so far. Four gates, each a vector of 256, come from one product (σ is the logistic function):
+# depends on all frames so far. Four vectors of 256 numbers come from one product (σ is the logistic function):
 #
 # $$(e, k, v, o) = W x_t + U h_{t-1} + b, \qquad c_t = \sigma(k)\, c_{t-1} + \sigma(e)\tanh v, \qquad
 # h_t = \sigma(o)\tanh c_t$$
@@ -190,31 +192,33 @@ assert torch.allclose(alone, beside, atol=1e-5) and alone @ after < 0.99
 # %% [markdown]
 # ## Where does the information lie?
 #
-# A **probe**, a linear classifier on something frozen, tells what can be read there. We probe *z*, and the states
-# h1, h2, h3 of the layers: the one at the end of the sound, and the average over its frames. The control needs no
-# network: mean and deviation over time of each band's logarithm.
+# A **probe**, a linear classifier on something frozen, tells what can be read there. We probe *z*, and the states h1,
+# h2, h3 of the layers: the one at the end of the sound, their mean, and the means of six parts of it in their order.
+# The control needs no network: such means of the logarithms of the frames.
 #
 # **Predict.** The network learned voices alone. Where is the *word* of a new voice best read? (a) In *z*: the last
-# features are the best ones. (b) Somewhere below *z*. (c) Nowhere better than in the control.
+# features are the best ones. (b) Somewhere below *z*. (c) Nowhere better than in the controls.
 
 
 # %%
-def averaged(h, lengths):
-    """h (N, T, D), lengths (N,) -> (N, D): the mean over frames, without padding"""
-    inside = (torch.arange(h.shape[1]) < lengths[:, None])[..., None]
-    return (h * inside).sum(1) / lengths[:, None]
+PARTS = {"mean": 1, "parts": 6}
+
+
+def pooled(h, lengths, parts):
+    """h (N, T, D), lengths (N,) -> (N, parts · D): means of parts, in their order"""
+    own = [h[i, :n].tensor_split(parts) for i, n in enumerate(lengths)]
+    return torch.stack([torch.cat([part.mean(0) for part in some]) for some in own])
 
 
 @torch.no_grad()
 def layers(split):  # N sounds -> {what is read: (N, D)}
     h, lengths = f.preprocess([sound for sound, _ in split])
     log, last = (h + 1e-6).log(), torch.arange(len(h))
-    mean, square = averaged(log, lengths), averaged(log**2, lengths)
-    found = {"control": torch.cat([mean, (square - mean**2).clamp(0).sqrt()], 1)}
+    found = {f"control, {k}": pooled(log, lengths, n) for k, n in PARTS.items()}
     for i in "123":
         h, _ = getattr(f, f"lstm{i}")((h, lengths))
         found[f"h{i}, end"] = h[last, lengths - 1]
-        found[f"h{i}, mean"] = averaged(h, lengths)
+        found |= {f"h{i}, {k}": pooled(h, lengths, n) for k, n in PARTS.items()}
     return found | {"z": f.embedding((h, lengths))}
 
 
@@ -238,7 +242,7 @@ for task, train, test in (
         hits[task, what] = g(new[what]).argmax(1) == test.labels
 
 # %% tags=["varies"]
-fig, axes = plt.subplots(1, 2, figsize=(10, 3.2), sharey=True)
+fig, axes = plt.subplots(1, 2, figsize=(10, 4.4), sharey=True)
 for ax, task in zip(axes, ("speaker", "word"), strict=True):
     shares = {k: h.double().mean().item() for (t, k), h in hits.items() if t == task}
     bars = ax.barh(list(shares), list(shares.values()), height=0.7)
@@ -247,24 +251,46 @@ for ax, task in zip(axes, ("speaker", "word"), strict=True):
 axes[0].invert_yaxis()
 plt.show()
 for task, best in (("speaker", "z"), ("word", "h2, mean")):
-    some = {name: hits[task, name] for name in ("z", "h2, mean", "control")}
-    for found in metrics.compare(some, against=best, comparisons=4):
+    some = {k: h for (t, k), h in hits.items() if t == task}
+    for found in metrics.compare(some, against=best, comparisons=len(hits) - 2):
         seen = "" if found.visible else ", no difference that we can see"
         print(f"{task}: {found.first} − {found.second} {found.interval}{seen}")
-        assert task == "speaker" or found.visible and found.interval.mean < 0
+        assert (task, found.first) != ("word", "z") or found.visible
+
+
+# %% tags=["varies"]
+def by_voice(hits):
+    """(N,) bool -> the accuracy on each voice of the test part"""
+    heard = words.test.speakers
+    own = [torch.tensor([s == v for s in heard]) for v in sorted(set(heard))]
+    return [hits[rows].double().mean().item() for rows in own]
+
+
+alike = ("h2, mean", "z", "h3, mean", "control, mean"), ("h2, parts", "control, parts")
+for best, *others in alike:
+    some = {k: by_voice(hits["word", k]) for k in (best, *others)}
+    for found in metrics.compare(some, against=best, comparisons=4):
+        seen = "" if found.visible else ", no difference that we can see"
+        print(f"{found.n} voices: {found.first} − {best} {found.interval}{seen}")
+        assert best == "h2, parts" or found.visible and found.interval.mean < 0
 
 # %% [markdown]
-# **Read.** (b). The word of a new voice is best read at h2, averaged over time. To compare voices the network needs the
-# sounds of speech, it seems, and towards the top it sheds them: *z* knows no more of the word than the control, which
-# needs no network. The speaker is read as well at the top as at h2. Had *z* been best for words too, a look at the last
-# layer would have been enough. (One draw of sounds; the table below repeats it on people.)
+# **Read.** (b), with a reservation. Like with like: of the means over a sound, h2's tells the word of a new voice best,
+# ahead of *z*, of the other layers' and of the control's. To compare voices the network needs the sounds of speech, it
+# seems, and towards the top it sheds them. Of the speaker h2 and *z* tell the same, as far as we can see. But order is
+# worth much: six parts of plain frames, without any network, are not visibly behind h2's mean, and far ahead of *z*.
+# Against six parts of h2 they fall back, in this draw not visibly over 14 voices.
+#
+# The first intervals take 240 sounds as independent, but they are of 14 voices; so the last ones pair voices. One draw,
+# and the layer was chosen on the sounds that judge it. The table below repeats the means on people.
 #
 # ## Fine-tune it
 #
 # Now f learns too, on N sounds of each word. The gradient passes through a hundred frames, each a product with the same
 # U, so it can grow along the way: it is **clipped**, scaled down to a norm of 3 where it is longer.
 #
-# **Predict** the order, on the words of new voices: frozen z, frozen h2, the control, fine-tuned.
+# **Predict**: on the words of new voices, where will the fine-tuned network stand? Below frozen z, between z and six
+# parts of h2, or above them?
 
 
 # %%
@@ -295,27 +321,29 @@ one = next(iter(nest_loader(mine_x, trimmed, batch_size=BATCH)))
 arithmetic = measure_precision(Model(learner, g), *one).precision
 tuned = train(learner, g, mine_x, precision=arithmetic)
 answers = predict(tuned, nest_loader(test_x, trimmed, batch_size=120))
-right = torch.cat([logits.argmax(1) == y for logits, y in answers])
-said = {k: hits["word", k] for k in ("control", "z", "h2, mean")} | {"tuned": right}
+hits["word", "tuned"] = torch.cat([logits.argmax(1) == y for logits, y in answers])
+said = {k: hits["word", k] for k in ("z", "control, parts", "h2, parts", "tuned")}
 for name, right in said.items():
-    print(f"{name:<9} {right.double().mean():.1%} of {len(right)} sounds of new voices")
+    print(f"{name:<15} {right.double().mean():.1%} of {len(right)} sounds, new voices")
 for found in metrics.compare(said, against="tuned"):
     seen = "" if found.visible else ", no difference that we can see"
     print(f"{found.first} − {found.second}: {found.interval}{seen}")
-    assert found.first == "h2, mean" or found.visible and found.interval.mean < 0
+    assert found.first != "z" or found.visible and found.interval.mean < 0
 
 # %% [markdown]
-# **Read.** Fine-tuning nearly doubles what a probe on z gets: the last layers learn to pass on what they used to shed.
-# But reading h2 as it stands does the same without training f at all: no difference between the two that we can see.
-# Where to cut is a choice, and here it is worth as much as the training. (One draw, made words.)
+# **Read.** Fine-tuning nearly doubles what a probe on z gets. But neither six parts of h2, with no training of f, nor
+# six parts of plain frames, with no network at all, can be told from it; the intervals allow some points either way.
+# Where to cut and how to sum up is a choice, and it can be worth a training. (One draw, made words, one learning rate,
+# nothing tuned; the same network trained from random weights does not stand beside it.)
 #
 # ## The same on people
 #
-# `data/results/speech.csv` holds the probes on recordings: 2,000 of four men (10 digits, 50 of each, 8 kHz) from
-# the *Free Spoken Digit Dataset* (Jakobovski and contributors, licence CC BY-SA 4.0, not part of this course). Each man
-# is left out in turn, with five draws of N sounds a digit of the others. Two more controls: the same network with
-# *random* weights, on logarithms of the frames, centred and scaled (no front end belongs to random weights). Four
-# speakers are no sample of mankind, so we say the **range** over the men, not an interval.
+# `data/results/speech.csv` holds the probes on recordings: 2,000 of four men (10 digits, 50 of each, 8 kHz) from the
+# *Free Spoken Digit Dataset* (Jakobovski and contributors, licence CC BY-SA 4.0, not part of this course). Each man is
+# left out in turn, with five draws of 10 sounds a digit of the others. "mels" is a control, mean and deviation over
+# time of each band's logarithm; "h2" is the state at the end. Two more controls: the same network with *random*
+# weights, on logarithms of the frames, centred and scaled (no front end belongs to random weights). Four speakers are
+# no sample of mankind, so we say the **range** over the men, not an interval.
 
 # %%
 people = [r for r in results.read("speech") if r["data"] == "recordings"]
@@ -337,17 +365,23 @@ plt.show()
 # %%
 for way in reversed(order):
     print(f"{way:<18} {min(found[way]):.0%} to {max(found[way]):.0%}")
-for worse in ("z", "mels", "random h2, mean"):
+for worse in ("h3, mean", "z", "mels", "random h2, mean"):
     pairs = zip(found["h2, mean"], found[worse], strict=True)
     gains = [100 * (a - b) for a, b in pairs]
     print(f"h2, mean − {worse}: {min(gains):+.0f} to {max(gains):+.0f} points")
     assert min(gains) > 0
+made = [r for r in results.read("speech") if r["data"] == "made"]
+made = results.numbers(made, "accuracy", "method", "seed")
+for way in ("h2, mean", "random h2, mean", "mels", "z", "random z"):
+    print(f"made words, {way}: {sum(made[way, str(s)] for s in range(5)) / 5:.0%}")
 
 # %% [markdown]
-# **Read.** On each of the four men h2, averaged, is ahead: of z by 22 to 54 points, of the control without a network by
-# 15 to 45, of the same layer with random weights by 19 to 32. So neither the averaging nor the architecture alone
-# explains it: training on voices put something about words there. It is gone from z, of which random weights hold about
-# as much. How well a new man is understood depends on the man: 55 % for one, 90 % for another.
+# **Read.** On each of the four men h2, averaged, is ahead: of h3 by 7 to 18 points, of z by 22 to 54, of the control
+# without a network by 15 to 45, of the same layer with random weights by 19 to 32. So neither the averaging nor the
+# architecture alone explains it: training on voices put something about words there. Little of it reaches z: on people
+# z lies where random weights lie (31 to 42 %, and 22 to 46 %), on made words far above them, yet below the control. How
+# well a new man is understood depends on the man: 55 % for one, 90 % for another. A control that keeps the order, as
+# above, does not stand in this table.
 #
 # ## From words to transcripts
 #
@@ -356,9 +390,9 @@ for worse in ("z", "mels", "random h2, mean"):
 # repeats are merged and then blanks dropped: "– 7 7 – 3" and "7 7 7 3 –" both read "7 3". The loss takes the
 # probability of y to be that of all its paths together (Graves et al. 2006):
 #
-# $$L_g = -\frac1U \log \sum_{\pi \text{ reads } y}\ \prod_{t=1}^{T} p_t(\pi_t)$$
+# $$L_g = -\frac1{|y|} \log \sum_{\pi \text{ reads } y}\ \prod_{t=1}^{T} p_t(\pi_t)$$
 #
-# With T = 4 frames and 2 units there are 81 paths, few enough to try them all:
+# |y| is the number of units in y. With T = 4 frames and 2 units there are 3⁴ = 81 paths, few enough to try them all:
 
 # %%
 draw = torch.Generator().manual_seed(SEED)
@@ -385,7 +419,8 @@ losses.ctc((log_p[:, :2], torch.tensor([2])), torch.tensor([[1, 1]]))
 #
 # Single sounds, strung together to 2 to 4 words of one voice. The words lie at h2, so *f* ends there, and four frames
 # are averaged to one (40 ms). The states h1 below are computed once and kept, for that layer stays as it is; first *g*
-# learns alone, then layer 2 with it. *g* gives each frame log-probabilities of the blank and the ten words.
+# learns alone, then layer 2 with it. Beside them stands a *g* that learns alone for as many steps as both together.
+# *g* gives each frame log-probabilities of the blank and the ten words.
 #
 # Two **decoders** turn frames into words. The *greedy* one takes each frame's likeliest class and reads that path;
 # *beam search* keeps the eight beginnings whose paths together are likeliest. The **error rate** counts insertions,
@@ -429,31 +464,36 @@ print(f"h1 of the strings: {tuple(strings.x[0].shape)}, y {tuple(strings.y.shape
 # %% tags=["varies"]
 seed_everything(SEED)
 below = torch.nn.Sequential(load_backbone("voice_lstm").lstm2, Thin())
-writer = FrameHead(256, 1 + len(words.classes))
+alone, writer = (FrameHead(256, 1 + len(words.classes)) for _ in range(2))
 how = {"task_loss": losses.ctc, "metric": metrics.ErrorRate}
 test_batches = nest_loader(asked, trimmed, batch_size=60)
-with torch.no_grad():
-    z = below(strings.x)  # f stands still: once is enough
-optimizer = torch.optim.Adam(writer.parameters(), lr=LR_G)
-for _ in range(60):
-    optimizer.zero_grad()
-    losses.ctc(writer(z), strings.y).backward()
-    optimizer.step()
-frozen = evaluate(Model(below, writer), test_batches, **how)["error_rate"]
+z = [part.detach() for part in below(strings.x)]  # f stands still: once is enough
+for g, steps in ((alone, 60 + STEPS), (writer, 60)):
+    optimizer = torch.optim.Adam(g.parameters(), lr=LR_G)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        losses.ctc(g(z), strings.y).backward()
+        optimizer.step()
+frozen = next(predict(Model(below, alone), test_batches))[0]
 net = train(below, writer, strings, precision=arithmetic, **how)
+log_p, n = next(predict(net, test_batches))[0]
 
 # %% tags=["varies"]
-log_p, n = next(predict(net, test_batches))[0]
 spoken = [[k for k in y if k > 0] for y in asked.y.tolist()]
-rates = {"g alone, greedy": frozen}
-for name in ("greedy", "beam"):
-    written = getattr(metrics, f"{name}_decode")(log_p, n)
-    pairs = list(zip(written, spoken, strict=True))
-    wrong = sum(metrics.edit_distance(read, said) for read, said in pairs)
-    rates[f"f and g, {name}"] = wrong / sum(map(len, spoken))
-for name, rate in rates.items():
+read = {"g alone, greedy": metrics.greedy_decode(*frozen)}
+read["f and g, greedy"] = metrics.greedy_decode(log_p, n)
+read["f and g, beam"] = metrics.beam_decode(log_p, n)
+errors = {}  # way -> how many in each string
+for name, texts in read.items():
+    pairs = zip(texts, spoken, strict=True)
+    errors[name] = [float(metrics.edit_distance(*pair)) for pair in pairs]
+    rate = sum(errors[name]) / sum(map(len, spoken))
     print(f"{name:<16} {rate:.1%} errors per word, strings of new voices")
-assert rates["f and g, greedy"] < min(0.8, frozen + 0.05)
+for found in metrics.compare(errors, against="f and g, greedy"):
+    print(f"{found.first} − {found.second}: {found.interval} errors a string")
+says = log_p.argmax(2)[torch.arange(log_p.shape[1]) < n[:, None]] != 0
+print(f"{says.double().mean():.0%} of the frames say a word")
+assert says.double().mean() < 0.4 and rate < 0.8
 
 # %% tags=["varies"]
 i, T, times = 0, int(n[0]), torch.arange(n[0]) / 25
@@ -472,14 +512,16 @@ low.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 display(Audio(parts[1][0][i][0], rate=parts[1][0][i][1]))
 
 # %% [markdown]
-# **Read.** In a few frames: a word is written as a peak where the network has heard enough of it, and blanks stand
-# between. CTC does not care where a peak lies, as long as their order is right. Training layer 2 together with g makes
-# fewer errors than g alone. Many are left: the strings to learn from are made of 400 sounds.
+# **Read.** In a few frames: a word is written as a peak somewhere in it, and blanks stand between. CTC does not care
+# where a peak lies, as long as their order is right. Training layer 2 together with g makes fewer errors than g alone
+# with as many steps. Between the decoders there is no difference that we can see. (60 strings, taken as independent;
+# writing nothing makes 100 %.) Many errors are left: the strings to learn from are made of 400 sounds.
 #
 # ## Play: your own voice
 #
 # Record a digit with any program that writes WAV files (in a quiet room, close to the microphone), and upload it here.
-# The fine-tuned network says which word it hears, and the writer what it would write. Nothing leaves your machine.
+# The fine-tuned network says which word it hears, and the writer what it would write. The first must name one of ten
+# words: a cough gets one too. Nothing leaves the machine that runs this notebook.
 
 
 # %%
@@ -695,10 +737,10 @@ for name, frames in (("power", x), ("logarithm", (x + 1e-6).log())):
 assert gap["logarithm"] < 0.7 * gap["power"]
 
 # %% [markdown] tags=["solution"]
-# **Exercise 5.** With the power that it was trained on, sounds of one voice are clearly more alike than sounds of any.
-# Behind a logarithm little of that is left, and nothing warns you: the numbers are of an ordinary size, z is of length
-# 1 as always, and a probe on it still learns something. A logarithm is the better front end for a *new* network, which
-# can learn for it; for this one it is a language that it has never heard.
+# **Exercise 5.** With the power that it was trained on, sounds of one voice are more alike than sounds of any. Behind a
+# logarithm little of that is left, and nothing warns you: the numbers are of an ordinary size, and z is of length 1 as
+# always. A logarithm is the better front end for a *new* network, which can learn for it; for this one it is a language
+# that it has never heard.
 
 # %% [markdown]
 # ## Remember
