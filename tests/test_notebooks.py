@@ -165,7 +165,6 @@ SECOND_EDITION = {  # held to their length and minutes; grows until it is all of
     "01_why_transfer",
     "02_decoupling",
     "03_combined_loss",
-<<<<<<< HEAD
     "04_gradient_update",
     "09_bug_clinic",
     "10_text",
@@ -173,9 +172,7 @@ SECOND_EDITION = {  # held to their length and minutes; grows until it is all of
     "13_detection",
     "15_your_own_pictures",
     "06_training_on_a_gpu",
-=======
     "08_which_strategy",
->>>>>>> 78b499c (Notebook 08, second edition: one decision, a control beside each claim, choices on validation; going deeper)
 }
 
 
