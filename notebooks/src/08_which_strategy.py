@@ -84,18 +84,18 @@ plt.show()
 #
 # Full fine-tuning may destroy what *f* knows. **Co-Tuning** (You et al. 2020) keeps *f*'s old ImageNet head, call it
 # *q*, in the model and asks it to go on giving the answers it gave before training. What did it say of the target's
-# class y? Row y of the **relationship** R is the mean of its probabilities over the labelled pictures of class y:
+# class y? Row y of the **relationship** $\bar p$ is the mean of its probabilities over labelled pictures of class y:
 #
-# $$R_{ys} = \frac1{N_y}\sum_{i:\,y_i = y} p_{is},\qquad
-# L = L_g + \lambda\,\frac1N\sum_i\Big[-\sum_s R_{y_i s}\log q_s(x_i)\Big]$$
+# $$\bar p_{ys} = \frac1{N_y}\sum_{i:\,y_i = y} p_{is},\qquad
+# L = L_g + \lambda\,\frac1N\sum_i\Big[-\sum_s \bar p_{y_i s}\log q_s(x_i)\Big]$$
 #
 # | symbol | in the code | is |
 # |---|---|---|
 # | $p_{is}$ | `p` (N, S) | old head's probabilities of S = 1,000 source classes, before training |
 # | $q_s(x_i)$ | `log_q` (N, S) | the same, now |
-# | R | `relation` (K, S) | what the old head says of each target class |
+# | $\bar p_{ys}$ | `relation` (K, S) | what the old head says of each target class |
 #
-# (In the paper R is learned and turned round by Bayes' rule; the mean is its simpler form, and the one of our table.)
+# (In the paper it is learned and turned round by Bayes' rule; the mean is its simpler form, and the one of our table.)
 
 # %% tags=["varies"]
 f = backbones.load_backbone("squeezenet1_1", size=SIDE)
@@ -131,8 +131,9 @@ for k, name in enumerate(cells.classes):
 # (L2-SP and BSS are derived in *Going deeper*.) *f* below stage4 stays as it came; its maps are computed once. The
 # settings were chosen for each task and number of labels by accuracy on the validation pictures (222 cells, 240
 # details), in one tuning run (two with 20 labels). So the three regularised strategies had twice as many tries as full,
-# and the labels of validation pictures count as labels too. Then five seeds: which pictures are labelled, the start of
-# *g*, the order of batches. The test pictures were looked at once a row.
+# and the labels of validation pictures count as labels too. Most of the rates so chosen lie at an edge of their three.
+# Then five seeds: which pictures are labelled, the start of *g*, the order of batches. The test pictures were looked at
+# once a row.
 #
 # First seed 0, live: the probe and Co-Tuning.
 
