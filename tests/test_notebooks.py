@@ -170,6 +170,7 @@ SECOND_EDITION = {  # held to their length and minutes; grows until it is all of
     "10_text",
     "12_speech",
     "13_detection",
+    "14_segmentation",
     "15_your_own_pictures",
     "06_training_on_a_gpu",
     "08_which_strategy",
