@@ -48,6 +48,16 @@ def test_what_is_trained_has_the_form_and_the_upper_layers_forget_more_than_lora
     assert max(forms["untouched"]) < 0.1 and min(forms["top 6"] + forms["LoRA"]) > 0.9
 
 
+def test_examples_in_the_prompt_give_the_form_and_a_probe_names_as_many_topics_as_tuned_layers(table):
+    """So "nothing before" is a question of form: the untouched model, shown five examples, writes one of the words"""
+    assert min(float(r["form"]) for r in table if r["method"] == "few-shot") > 0.5
+    exact = {
+        way: {r["seed"]: float(r["exact"]) for r in table if r["method"] == way} for way in ("linear probe", "top 6")
+    }
+    probe, tuned = exact.values()
+    assert len(probe) == len(tuned) == 3 and all(abs(probe[seed] - tuned[seed]) < 0.1 for seed in tuned)
+
+
 @pytest.mark.parametrize("way", ["majority", "TF-IDF"])
 def test_cheap_rows_come_out_again(module, table, way):
     index = next(i for i, row in enumerate(table) if row["method"] == way and row["seed"] == "1")

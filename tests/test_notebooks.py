@@ -168,6 +168,7 @@ SECOND_EDITION = {  # held to their length and minutes; grows until it is all of
     "04_gradient_update",
     "09_bug_clinic",
     "10_text",
+    "11_language_model",
     "12_speech",
     "13_detection",
     "14_segmentation",
