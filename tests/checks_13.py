@@ -211,7 +211,7 @@ def _not_monotone(scores, hit, there):
 
 
 RIGHT = {
-    "13.iou": [_iou, _iou_loop, _iou_library],
+    "13.iou": [_iou, _iou_loop, _iou_library, lambda a, b: _iou_loop(a, b).tolist()],
     "13.anchors": [_anchors, _anchors_at_once, _anchors_by_shape],
     "13.decode": [_decode, _decode_columns, _decode_convert],
     "13.nms": [_nms, _nms_shrinking, _nms_matrix, _nms_library],
@@ -243,6 +243,7 @@ WRONG = {
         (lambda centres, sides, ratios: _anchors(centres.flip(1), sides, ratios), "x comes first"),
         (lambda centres, sides, ratios: _anchors(0 * centres, sides, ratios), "add the places"),
         (lambda centres, sides, ratios: _anchors(centres, sides, [1.0] * len(ratios)), "ratios are not used"),
+        (lambda centres, sides, ratios: _anchors(centres, [s / 2 for s in sides], ratios), "got"),
         (lambda centres, sides, ratios: _anchors(centres, sides[:1], ratios), "each side with each ratio"),
         (lambda centres, sides, ratios: _anchors(centres, sides, ratios).reshape(len(centres), -1, 4), "expected"),
     ],
@@ -268,6 +269,11 @@ WRONG = {
         (lambda b, s, t: _nms(b, s, t)[::-1], "the surest comes first"),
         (lambda b, s, t: sorted(_nms(b, s, t)), "the surest comes first"),
         (lambda b, s, t: b[_nms(b, s, t)], "not the boxes"),
+        (lambda b, s, t: [i + 0.4 for i in _nms(b, s, t)], "whole ones"),
+        (lambda b, s, t: torch.tensor([i in _nms(b, s, t) for i in range(len(b))]), "not a mask"),
+        (lambda b, s, t: _nms(b[s.argsort(descending=True)], s.sort(descending=True).values, t), "sorted list"),
+        (lambda b, s, t: _nms(b, s, 1 - t), "1 - threshold"),
+        (lambda b, s, t: _nms(b, s, 0.5), "whatever is given"),
         (lambda b, s, t: s[_nms(b, s, t)], "got"),
     ],
     "13.average_precision": [

@@ -1,13 +1,13 @@
-"""The experiment of notebook 13: each way trains what its name says, a frozen body stays."""
+"""The experiment of notebook 13: its table is whole, each way trains what its name says, rates are chosen as said."""
 
 import pytest
 import torch
-from tables import experiment_fixtures
+from tables import assert_whole, experiment_fixtures
 
 from sftlib.adaptation import is_frozen, trainable
 from sftlib.datasets import street_scenes
 
-module, _ = experiment_fixtures("detection", scope="module")
+module, table = experiment_fixtures("detection", scope="module")
 
 
 @pytest.fixture(autouse=True)
@@ -17,6 +17,26 @@ def few_small_pictures(module, monkeypatch):
     module.the_anchors.cache_clear()
     yield
     module.the_anchors.cache_clear()
+
+
+def test_the_table_holds_every_seed_of_every_way(module, table):
+    assert_whole(module, table)
+    for row in table:
+        assert 0 <= float(row["ap75"]) <= float(row["ap50"]) <= 1 and 0 <= float(row["ap"]) <= float(row["ap50"])
+
+
+def test_the_more_is_frozen_the_less_is_trained_and_kept(table):
+    of = {row["way"]: row for row in table if row["seed"] == "0"}
+    for column in ("trained", "memory_mb"):
+        values = [float(of[way][column]) for way in ("full", "partly", "frozen")]
+        assert values == sorted(values, reverse=True) and len(set(values)) == 3
+    assert of["full"]["trained"] == of["from scratch"]["trained"]
+
+
+def test_the_rates_of_a_way_are_those_of_the_module(module, table):
+    for row in table:
+        lr, body = module.RATES[row["way"]]
+        assert (float(row["lr"]), float(row["lr_body"])) == (lr, body)
 
 
 STAGES = {"from scratch": 5, "full": 5, "partly": 3, "frozen": 0}

@@ -24,6 +24,8 @@ def nms(answer) -> None:
         want = _kept(boxes, scores, threshold)
         got = answer(boxes.clone(), scores.clone(), threshold)
         got = numeric(what, got)
+        if bool((got != got.round()).any()):
+            raise Wrong(f"{what}: got {got.flatten().tolist()[:9]}, expected the numbers of the boxes, whole ones")
         if got.ndim == 2 and len(boxes):
             raise Wrong(f"{what}: got shape {tuple(got.shape)}, expected the numbers of the boxes, not the boxes")
         if got.numel() == 0 and not want:
@@ -54,9 +56,21 @@ def _say_what_is_kept(what, got, want, boxes, scores, threshold):
         (want[:1], "this keeps the surest alone"),
         (want[::-1], "the right ones, but the surest comes first"),
         (sorted(want), "the right ones, but the surest comes first"),
+        ([int(i in want) for i in range(len(boxes))], "expected the numbers of the boxes, not a mask"),
+        (_places_of(want, scores), "these are places in the sorted list: translate them to the boxes as they came"),
+        (_kept(boxes, scores, 1 - threshold), "this is 1 - threshold: it is the overlap that is compared"),
+        (_kept(boxes, scores, 0.5), "this takes 0.5 for a threshold, whatever is given"),
     ]  # fmt: skip
+    at = next((i for i, (g, w) in enumerate(zip(got, want, strict=False)) if g != w), min(len(got), len(want)))
+    at = at if at >= 9 else 0  # so that the first difference is shown
+    place = f" from place {at} on" if at else ""
     found = "; or: ".join(dict.fromkeys(mistake for value, mistake in known if got == value))
-    raise Wrong(f"{found + ' ' if found else ''}({what}: got {got[:9]}, expected {want[:9]})")
+    raise Wrong(f"{found + ' ' if found else ''}({what}: got {got[at : at + 9]}, expected {want[at : at + 9]}{place})")
+
+
+def _places_of(kept, scores) -> list[int]:
+    order = sorted(range(len(scores)), key=lambda i: -float(scores[i]))
+    return [order.index(i) for i in kept]
 
 
 # --------------------------------------------------------------------------------------------------- average precision
@@ -66,8 +80,8 @@ def average_precision(answer) -> None:
     """scores (n,), hit (n,) of the boxes found, how many there are -> area below the non-increasing precision"""
     rand = draw(13)
     cases = [
-        ("3 found of 4, in the order of their scores", torch.tensor([0.9, 0.8, 0.7, 0.6, 0.5]), [1, 0, 1, 1, 0], 4),
-        ("the same, in another order", torch.tensor([0.6, 0.9, 0.5, 0.7, 0.8]), [1, 1, 0, 1, 0], 4),
+        ("3 found of 4, in the order of their scores", torch.tensor([0.9, 0.8, 0.7, 0.6, 0.5]), [0, 1, 1, 0, 1], 4),
+        ("the same, in another order", torch.tensor([0.6, 0.9, 0.5, 0.7, 0.8]), [0, 0, 1, 1, 1], 4),
         ("47 boxes of which 23 hit, 29 true ones", rand(47), [int(i % 2 == 1) for i in range(47)], 29),
         ("all right", torch.tensor([0.4, 0.9, 0.7]), [1, 1, 1], 3),
         ("nothing right", torch.tensor([0.4, 0.9]), [0, 0], 3),
