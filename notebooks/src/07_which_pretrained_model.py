@@ -16,7 +16,6 @@
 # probability is. Nothing is downloaded.
 
 # %% tags=["setup"]
-import csv
 from pathlib import Path
 
 import ipywidgets as w
@@ -27,15 +26,16 @@ from IPython.display import display
 from scipy.optimize import minimize
 from scipy.stats import multivariate_normal, weightedtau
 
-from sftlib import selection
+from sftlib import results, selection
 from sftlib.adaptation import param_groups
 from sftlib.backbones import BACKBONES, load_backbone
 from sftlib.checks import check
 from sftlib.datasets import drawn_shapes, loader, solar_cells
 from sftlib.features import Cached, extract, knn_accuracy, linear_probe
+from sftlib.metrics import compare
 from sftlib.model import LinearHead, Model
 from sftlib.plotting import COLOURS, MARKERS, idea, pictures, use_style
-from sftlib.runtime import CANDIDATES, cache_folder, profile, seed_everything
+from sftlib.runtime import CANDIDATES, profile, seed_everything
 from sftlib.schedules import warmup_cosine
 from sftlib.training import fit
 from sftlib.widgets import Explorer
@@ -50,15 +50,15 @@ plt.show()
 # %% [markdown]
 # ## Settings
 #
-# The live part must agree with the stored table, so it has the same size in both profiles; *full* draws more often for
-# the intervals, and may download ResNet-50.
+# The live part must agree with the stored table, so it has the same size in both profiles; *full* draws more random
+# rankings, and may download ResNet-50.
 
 # %% tags=["setup"]
 size = profile()
 SEED = 0
 SIDE = 64  # pixels, as in the table
 LABELS = 200  # labelled pictures of one seed, as in the table
-DRAWS = size.pick(quick=1000, full=10000)  # of the bootstrap
+DRAWS = size.pick(quick=1000, full=10000)  # random rankings, the scale for tau
 # fetch the two sets of weights of ResNet-50 (200 MB)
 DOWNLOAD = size.pick(quick=False, full=True)
 PRECISION = CANDIDATES[1]  # float32 with channels last, as in the table
@@ -161,11 +161,13 @@ for record in fit(
         )
 assert record.train["accuracy"] > 0.85
 _ = other.eval()
+both = (mine < len(some)).sum().item()
+print(f"{both} of the {LABELS} labelled pictures are among those 800")
 
 # %% [markdown]
-# Mind: of the 200 labelled pictures whose features are scored below, 92 are among the 800 that f of *other task*
-# learned from, though with other labels. On a real hub nobody tells you so. It may flatter its scores on the two tasks
-# with cells, not its test accuracy: those pictures are new to it.
+# Mind the last line: f of *other task* has learned from many of the pictures whose features are now scored, though with
+# other labels. On a real hub nobody tells you so. What it knows of them by heart may flatter its scores on the two
+# tasks with cells, not its test accuracy: those pictures are new to it.
 #
 # Every score starts from the features of the labelled pictures, and some from the **source head**: what the network's
 # own last layer says of the 1,000 ImageNet classes. That is one forward pass over 200 pictures a candidate.
@@ -323,10 +325,19 @@ for what, features in (("40 features", few), ("all 512", z)):
 # by Ledoit and Wolf's rule:
 
 # %%
-for what, labels in (("labels", y), ("shuffled", shuffled)):
-    print(
-        f"regularized H-score, {what:<9}{selection.regularized_h_score(z, labels):.3f}"
+for name in ("SqueezeNet", "Lite0"):
+    true, by_chance = (
+        selection.regularized_h_score(seen[name][0], labels) for labels in (y, shuffled)
     )
+    D = seen[name][0].shape[1]
+    print(
+        f"{name:<11}D = {D:>5}: regularized H {true:.3f}, shuffled labels "
+        f"{by_chance:.3f}"
+    )
+
+# %% [markdown]
+# Now the true labels stand above shuffled ones. But see how little: with N < D most of the value is still chance, above
+# all for Lite0. The score ranks again; it does not measure what the labels have to do with z.
 
 # %% [markdown]
 # ## By hand 4: LogME, and a mistake in the published code
@@ -337,7 +348,7 @@ for what, labels in (("labels", y), ("shuffled", shuffled)):
 # $$t \sim \mathcal N\big(0,\; \tfrac1b I + \tfrac1a\, z z^\top\big) \qquad
 # \text{LogME} = \frac1K\sum_c \max_{a, b}\;\frac1N \log \mathcal N(t_c)$$
 #
-# (You et al. 2021.) Here a is the *precision* (one over the variance) of each weight before any label is seen, and b
+# (You et al. 2021.) Here a is the *precision* (one over the variance) of each weight, before any label is seen, and b
 # the precision of the noise on the targets; both are chosen anew for each class. That is a Gaussian in N dimensions;
 # SciPy knows its density, and a general search finds a and b. Slow, and hard to get wrong: our **oracle**.
 
@@ -367,9 +378,8 @@ assert abs(oracle - selection.log_me(z, y)) < 1e-3
 
 # %% [markdown]
 # The paper's code is faster: with the singular values of z it repeats two updates until a and b stand still. Here it
-# is in our letters. `terms` is the number of terms that $\log a$ is counted with. The published code has two
-# functions for it; the slower is right for any N, and the faster one, which it uses unless told otherwise, says D;
-# there are
+# is in our letters. `terms` is the number of terms that $\log a$ is counted with. The published code has two functions
+# for it; the slower is right for any N, and the faster one, which it uses unless told otherwise, says D; there are
 # only $k = \min(N, D)$ singular values, and with $N < D$ the remaining $D - k$ terms of the determinant, which are
 # $\log a$ each, have been left out on the other side (thuml/LogME, issue 23).
 
@@ -430,10 +440,8 @@ assert (
 )
 
 # %% [markdown]
-# (First: the regularized H-score above ranks again, but most of its value is chance. With shuffled labels SqueezeNet
-# gets .458 of .713, and Lite0, with 1,280 features, .925 of .963.) As for LogME, it does: by the published fast formula
-# Lite0 with *random* weights is ahead of SqueezeNet with trained ones, because its D is larger; by the exact one it is
-# behind.
+# It does: by the published fast formula Lite0 with *random* weights is ahead of SqueezeNet with trained ones, because
+# its D is larger; by the exact one it is behind.
 #
 # ## The same from `sftlib`, for all candidates
 #
@@ -506,24 +514,16 @@ for score, title in SCORES.items():
 # cells above have in common with it.
 
 # %%
-with open(
-    cache_folder().parent / "results" / "pretrained_models.csv", encoding="utf-8"
-) as file:
-    table = list(csv.DictReader(file))
+table = results.read("pretrained_models")
 TASKS = list(dict.fromkeys(r["task"] for r in table))
-row_of = {(r["task"], r["candidate"], int(r["seed"])): r for r in table}
-SEEDS = [
-    s for s in range(100) if all((t, c, s) in row_of for t in TASKS for c in CANDIDATE)
-]
+SEEDS = sorted({int(r["seed"]) for r in table})
 
 
 def values(column):
     """-> (tasks, candidates, seeds)"""
+    found = results.numbers(table, column, "task", "candidate", "seed")
     return np.array(
-        [
-            [[float(row_of[t, c, s][column]) for s in SEEDS] for c in CANDIDATE]
-            for t in TASKS
-        ]
+        [[[found[t, c, str(s)] for s in SEEDS] for c in CANDIDATE] for t in TASKS]
     )
 
 
@@ -538,7 +538,9 @@ for score in ("knn", "probe", "leep", "regularized_h_score", "log_me", "parc"):
     # its weights were trained just now
     names = [name for name in CANDIDATE if name != "SqueezeNet, other task"]
     apart = max(
-        abs(live[n][score] - float(row_of["defect", n, SEED][score])) for n in names
+        abs(live[n][score] - stored)
+        for n, stored in zip(CANDIDATE, values(score)[0, :, SEED], strict=True)
+        if n in names
     )
     print(f"{SCORES[score]:<16}live and stored differ by at most {apart:.4f}")
     assert apart < 0.06  # rounding on another machine may turn a few neighbours
@@ -547,8 +549,6 @@ for score in ("knn", "probe", "leep", "regularized_h_score", "log_me", "parc"):
 GUESS = {"defect": 0.0, "cell_type": 0.0, "shapes": 1 / len(drawn_shapes.CLASSES)}
 for task, labels in (("defect", cells.test.labels), ("cell_type", cells.test.types)):
     GUESS[task] = (labels.bincount().max() / len(labels)).item()
-TEST_SIZE = {"defect": 334, "cell_type": 334, "shapes": drawn_shapes.COUNTS["test"]}
-assert len(cells.test) == TEST_SIZE["defect"]
 fig, axes = plt.subplots(1, len(TASKS), figsize=(9.5, 3.4), sharey=True)
 for ax, task, tuned, probed in zip(axes, TASKS, test, frozen, strict=True):
     for place, (a, b) in enumerate(zip(tuned, probed, strict=True)):
@@ -583,42 +583,32 @@ plt.show()
 
 # %% [markdown]
 # One mark a seed; dotted, the share of the largest class. Before any score is judged: how well does the truth agree
-# *with itself*? A test accuracy on n pictures has the standard error $\sqrt{p(1-p)/n}$, and another 200 labelled
-# pictures give another result. So we ask which candidates are behind the best one by more than noise.
+# *with itself*? Other 200 labelled pictures give another result. So we ask which candidates are behind the best one by
+# more than noise, by the course's one rule: differences seed by seed (both met the same labelled and the same test
+# pictures), all 18 intervals together.
 
 # %%
 mean = test.mean(2)  # (tasks, candidates)
-
-
-def noise_of(t):
-    """task -> (candidates,) standard error of the difference to the best: of the
-    test set, and of the seeds
-    """
-    spread = mean[t] * (1 - mean[t])  # variance of one picture, right or wrong
-    of_seeds = test[t].var(1, ddof=int(len(SEEDS) > 1)).mean() / len(SEEDS)
-    return np.sqrt(
-        (spread + spread[mean[t].argmax()]) / TEST_SIZE[TASKS[t]] + 2 * of_seeds
-    )
-
-
-for t, task in enumerate(TASKS):
-    behind, noise = mean[t].max() - mean[t], noise_of(t)
-    close = [
-        n for n, a, e in zip(CANDIDATE, behind, noise, strict=True) if 0 < a < 2 * e
-    ]
-    print(
-        f"{task:<10}best {list(CANDIDATE)[mean[t].argmax()]} {mean[t].max():.3f}; ",
-        end="",
-    )
-    print(f"a difference has the standard error {noise.min():.3f} to {noise.max():.3f}")
-    print(f"{'':<10}not told apart from it: {'; '.join(close) or 'none'}")
+behind = {}  # (task, candidate) -> Comparison with the best of the task
+made = len(TASKS) * (len(CANDIDATE) - 1)
+for task, truth in zip(TASKS, test, strict=True):
+    best = list(CANDIDATE)[truth.mean(1).argmax()]
+    rows = dict(zip(CANDIDATE, truth, strict=True))
+    found = compare(rows, against=best, comparisons=made)
+    behind |= {(task, c.first): c for c in found}
+    told = [c.first for c in found if c.visible]
+    print(f"{task:<10}best {best} {truth.mean(1).max():.3f}")
+    print(f"{'':<10}visibly behind it: {'; '.join(told) or 'none'}")
+pair = {name: test[0, list(CANDIDATE).index(name)]
+        for name in ("SqueezeNet", "SqueezeNet, random")}  # fmt: skip
+print("one pair alone, on defect:", compare(pair)[0])
 
 # %% [markdown]
-# (The error of a difference is about twice too large here: it treats two accuracies as independent, though all
-# candidates met the same test pictures. Paired seed by seed and asked alone, retrained SqueezeNet is ahead of random
-# weights on defects by .052 [.021, .083]; so "not told apart" above, and "more than noise" below, are said with too
-# much caution. By the course's rule, all 18 differences to a best candidate together, three seeds see only the random
-# weights on shapes.)
+# Three seeds see only what is large: on shapes the random weights, and nothing else among 18 questions. A question that
+# was asked alone sees more: ImageNet weights of SqueezeNet help on defects, after retraining too. (Intervals over seeds
+# speak of other labelled pictures, not of other test pictures. Pairing picture by picture would see more; the table
+# does not keep the answers. And to treat the two accuracies as independent, $\sqrt{p(1-p)/n}$ for each, would ignore
+# that all met the same test pictures, and give errors about twice too large.)
 #
 # ## The judgement
 #
@@ -626,18 +616,31 @@ for t, task in enumerate(TASKS):
 #
 # - **weighted τ**: of all pairs of candidates, how many are in the right order? With the candidates ranked 1, 2, … from
 #   the best, $\tau_w = \sum_{i<j} w_{ij}\, \sigma_{ij} \,/ \sum_{i<j} w_{ij}$, where $\sigma_{ij}$ is 1 if score and
-#   truth agree on the order of i and j, and −1 if not, and $w_{ij} = 1/\mathrm{rank}_i + 1/\mathrm{rank}_j$ (Vigna
-#   2015; the mean of ranking by score and by truth). Of three models, to change round the two best gives 0.18, the two
-#   worst 0.55; without weights both are 1/3. Chance is 0, and random rankings of our seven candidates lie within about
-#   ±0.4 in the mean of three tasks (95 % of them), within ±0.65 on one task.
+#   truth agree on the order of i and j, and −1 if not, and $w_{ij} = 1/\mathrm{rank}_i + 1/\mathrm{rank}_j$: a mistake
+#   among the best costs more (Vigna 2015; the mean of ranking by score and by truth). Chance is 0.
 # - **regret**: the accuracy you lose by taking the candidate that the score likes best. This is what you pay.
 # - **hit**: in how many tasks its favourite is the best.
 #
-# The brackets come from a *bootstrap* over the tasks. Of three tasks it always gives the smallest and the largest
-# value: read them as a **range**, whatever the head of the table says. Scores are means over three draws of 200 labels;
-# a person has one draw. As a yardstick, `one seed of it`: the truth of a single seed as a score for the mean of the
-# others.
+# With three tasks no interval is worth its name (a bootstrap over three always gives the smallest and the largest), so
+# we show the **range** over the tasks. What τ means by chance is told by *permutations*: candidates ranked at random,
+# in each task, many times. And a second yardstick, `one seed of it`: the truth of a single seed as a score for the mean
+# of the others. Scores are means over three draws of 200 labels, but a person has *one* draw: `one draw` is the mean τ
+# then.
 #
+# First an example of three models: a score that changes round the two best, and one that changes round the two worst.
+# Without weights both have τ = 1/3.
+
+# %%
+for what, score in (("best two", [2, 3, 1]), ("worst two", [3, 1, 2])):
+    pairs = [(i, j) for i in range(3) for j in range(i)]
+    w_ij = [1 / (i + 1) + 1 / (j + 1) for i, j in pairs]  # truth ranks them 1, 2, 3
+    agree = [1 if score[i] < score[j] else -1 for i, j in pairs]
+    by_hand = np.dot(w_ij, agree) / np.sum(w_ij)
+    scipys = weightedtau([3, 2, 1], score).statistic
+    print(f"{what:<10}by hand {by_hand:.2f}, SciPy {scipys:.2f}")
+    assert abs(by_hand - scipys) < 1e-9  # ranked by score instead, the same ranks swap
+
+# %% [markdown]
 # **Predict.** Which wins? (a) the newest scores, (b) kNN or probe, (c) ImageNet top-1, (d) one cannot tell.
 
 
@@ -661,10 +664,22 @@ def ceiling(truth):
 
 def judge(truth, keep=slice(None)):
     """truth (tasks, candidates, seeds), the candidates that take part -> name of
-    a score -> Ranking
+    a score -> (weighted tau, regret), each (tasks,)
     """
-    scores = {title: of_task(column)[:, keep] for column, title in SCORES.items()}
-    return selection.ranking_table(scores, truth.mean(2)[:, keep], draws=DRAWS)
+    found, truth = {}, truth.mean(2)[:, keep]
+    for column in SCORES:
+        pairs = list(zip(of_task(column)[:, keep], truth, strict=True))
+        found[column] = tuple(
+            np.array([measure(*pair) for pair in pairs])
+            for measure in (selection.weighted_tau, selection.regret)
+        )
+    return found
+
+
+def one_draw(column):
+    """-> mean over tasks and seeds of tau of the score from one draw of labels"""
+    return np.mean([selection.weighted_tau(values(column)[t, :, s], mean[t])
+                    for t in range(len(TASKS)) for s in range(len(SEEDS))])  # fmt: skip
 
 
 def hits(column, truth):
@@ -679,33 +694,52 @@ def hits(column, truth):
 
 
 ranking, ranking_frozen = judge(test), judge(frozen)
-order = sorted(SCORES, key=lambda column: -ranking[SCORES[column]].tau)
-header = (
-    f"{'score':<16}{'τ [95 % interval]':>22}{'regret [95 % interval]':>26}{'hits':>6}"
-    f"{'τ, frozen':>11}{'CPU ms':>9}"
+order = sorted(SCORES, key=lambda column: -ranking[column][0].mean())
+print(
+    f"{'score':<16}{'τ, mean [range]':>22}{'one draw':>10}{'regret, mean [range]':>26}"
+    f"{'hits':>6}{'τ, frozen':>11}{'CPU ms':>9}"
 )
-print(header)
 for column in order:
-    r = ranking[SCORES[column]]
-    tau = f"{r.tau:+.2f} [{r.tau_interval[0]:+.2f}, {r.tau_interval[1]:+.2f}]"
-    lost = (
-        f"{100 * r.regret:.1f} [{100 * r.regret_interval[0]:.1f}, "
-        f"{100 * r.regret_interval[1]:.1f}] points"
-    )
+    taus, regrets = ranking[column]
+    told = f"{taus.mean():+.2f} [{taus.min():+.2f}, {taus.max():+.2f}]"
+    low, lost, high = (100 * f(regrets) for f in (np.min, np.mean, np.max))
     price = 1000 * np.median(values(f"{column}_s"))
-    again = ranking_frozen[SCORES[column]].tau
     print(
-        f"{SCORES[column]:<16}{tau:>22}{lost:>26}{hits(column, test):>4}/{len(TASKS)}"
-        f"{again:>+11.2f}{price:>9.1f}"
+        f"{SCORES[column]:<16}{told:>22}{one_draw(column):>+10.2f}"
+        f"{f'{lost:.1f} [{low:.1f}, {high:.1f}] points':>26}{hits(column, test):>4}/"
+        f"{len(TASKS)}{ranking_frozen[column][0].mean():>+11.2f}{price:>9.1f}"
     )
 tau, lost = ceiling(test)
-print(f"{'one seed of it':<16}{tau:>+7.2f}{100 * lost:>24.1f} points")
-baselines = max(
-    ranking[SCORES[column]].tau_interval[1] for column in ("top1", "knn", "probe")
+print(f"{'one seed of it':<16}{tau:>+7.2f}{100 * lost:>33.1f} points")
+
+# %%
+rng = np.random.default_rng(SEED)
+at_random = np.array(
+    [
+        [
+            selection.weighted_tau(rng.permutation(len(CANDIDATE)), truth)
+            for truth in mean
+        ]
+        for _ in range(DRAWS)
+    ]
 )
-above = [title for title, r in ranking.items() if r.tau_interval[0] > baselines]
-print(f"wholly above all baselines: {', '.join(above) or 'none'}")
-assert not above
+for what, drawn in (
+    ("one task", at_random[:, 0]),
+    ("mean of three", at_random.mean(1)),
+):
+    one, all_12 = (np.quantile(drawn, [x, 1 - x]) for x in (0.025, 0.025 / len(SCORES)))
+    print(
+        f"τ of random rankings, {what:<14}95 % lie in [{one[0]:+.2f}, {one[1]:+.2f}]; "
+        f"for {len(SCORES)} scores at once [{all_12[0]:+.2f}, {all_12[1]:+.2f}]"
+    )
+above = [SCORES[c] for c in order if ranking[c][0].mean() > all_12[1]]
+print("above what the best of twelve random rankings reach:", ", ".join(above))
+taus = {SCORES[column]: ranking[column][0] for column in SCORES}
+seen_by_rule = [c for c in compare(taus, against=SCORES["top1"]) if c.visible]
+print("visibly different from ImageNet top-1, task by task:", seen_by_rule or "none")
+ahead = all((ranking["top1"][0] > taus[n]).all() for n in taus if n != SCORES["top1"])
+print("ImageNet top-1 ranks above every score on every task:", ahead)
+assert "ImageNet top-1" in above and ahead
 
 # %%
 fig, ax = plt.subplots(figsize=(8, 4.2))
@@ -743,11 +777,12 @@ ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 plt.show()
 
 # %% [markdown]
-# **Read.** (c) stands at the top of the table and of each single task: ImageNet top-1, which costs nothing and has not
+# **Read.** (c) stands at the top of the table, and of each single task: ImageNet top-1, which costs nothing and has not
 # seen one of our pictures, orders these seven better than every score; it ranks as well as another run of fine-tuning
-# does. But three tasks decide little, so (d) for the rest: against random rankings (±0.4 for one score, ±0.55 for the
-# best of twelve) only top-1 and the probe stand out, and *the same score stands high on one task and low on another*.
-# Clear is the bottom: the H-score ranks nothing where N < D.
+# does. But by the rule it is (d): over three tasks nothing is told apart from it. Against *random rankings*, top-1 and
+# the probe stand out; for the rest the seven candidates are too few to say more than "it may know something". The
+# picture shows why three tasks decide so little: *the same score stands high on one task and low on another*. Clear is
+# the bottom: the H-score ranks nothing where N < D.
 #
 # Is it only the random weights that a score has to find? Nobody needs a score for that. The same with the pretrained
 # candidates alone:
@@ -759,10 +794,10 @@ PRETRAINED = [
 harder = judge(test, PRETRAINED)
 print(f"{'score':<16}{'all candidates':>16}{'pretrained only':>18}{'regret there':>15}")
 for column in order:
-    a, b = ranking[SCORES[column]], harder[SCORES[column]]
+    (a, _), (b, lost) = ranking[column], harder[column]
     print(
-        f"{SCORES[column]:<16}{a.tau:>+16.2f}{b.tau:>+18.2f}{100 * b.regret:>8.1f} "
-        "points"
+        f"{SCORES[column]:<16}{a.mean():>+16.2f}{b.mean():>+18.2f}"
+        f"{100 * lost.mean():>8.1f} points"
     )
 tau, lost = ceiling(test[:, PRETRAINED])
 print(
@@ -772,52 +807,70 @@ print(
 
 # %% [markdown]
 # What a score loses from the first column to the second is what it had earned by telling random weights from trained
-# ones. And see the last line: even another run of fine-tuning does not give the same order, because these networks are
+# ones. (Random rankings of five scatter more than those of seven, about ±0.5 in the mean of three tasks.) And see the
+# last line: even another run of fine-tuning does not give the same order, because these networks are
 # near each other and the test sets are small.
 #
 # ## Where it breaks: a score that misleads
 #
-# Not staged: we let the table look for it. For each task and score, how much accuracy does its favourite lose to the
-# best, where that is more than twice the standard error of a difference? (Where a score names several favourites, the
-# mean of them.)
+# Not staged: we let the table look for it. For each task and score, what does its favourite lose to the best? The list
+# shows what costs three points and more, and whether the rule *sees* that the favourite is behind.
 
 # %%
 found = []
 for t, task in enumerate(TASKS):
-    for column, title in SCORES.items():
+    for column in SCORES:
         s = of_task(column)[t]
-        favourites = [
-            name for name, a in zip(CANDIDATE, s, strict=True) if a == s.max()
-        ]
+        favourites = [n for n, a in zip(CANDIDATE, s, strict=True) if a == s.max()]
         lost = selection.regret(s, mean[t])
-        if lost > 2 * noise_of(t)[s == s.max()].mean():
-            found.append((lost, task, title, favourites))
-for lost, task, title, favourites in sorted(found, key=lambda row: -row[0]):
-    choice = favourites[0] if len(favourites) == 1 else f"{len(favourites)} at once"
-    print(f"{task:<11}{title:<16}loses {100 * lost:4.1f} points by choosing {choice}")
-print(f"{len(found)} of {len(TASKS) * len(SCORES)} choices mislead by more than noise")
+        if lost >= 0.03 and len(favourites) == 1:
+            found.append((lost, task, column, favourites[0]))
+for lost, task, column, choice in sorted(found, reverse=True):
+    verdict = "visibly" if behind[task, choice].visible else "not visibly"
+    print(
+        f"{task:<11}{SCORES[column]:<16}loses {100 * lost:4.1f} points by choosing "
+        f"{choice}, {verdict}"
+    )
+ranks_nothing = [SCORES[c] for c in SCORES if not ranking[c][0].any()]
+print("all candidates at once:", ", ".join(ranks_nothing))
 
-lost, task, title, _ = max(row for row in found if len(row[3]) == 1)
-column = next(c for c in SCORES if SCORES[c] == title)
+lost, task, column, _ = max(found)
 favourites = [list(CANDIDATE)[i] for i in values(column)[TASKS.index(task)].argmax(0)]
-print(f"\n{title} on {task}, its favourite in each seed: {'; '.join(favourites)}")
-taus = [
-    selection.weighted_tau(a, b) for a, b in zip(of_task(column), mean, strict=True)
-]
 print(
-    f"{title}, weighted τ:",
-    ", ".join(f"{t} {tau:+.2f}" for t, tau in zip(TASKS, taus, strict=True)),
+    f"\n{SCORES[column]} on {task}, its favourite in each seed:", "; ".join(favourites)
 )
+told = ", ".join(
+    f"{t} {tau:+.2f}" for t, tau in zip(TASKS, ranking[column][0], strict=True)
+)
+print(f"{SCORES[column]}, weighted τ: {told}")
 
 # %% [markdown]
-# The list leaves out much that looks like a mistake in the table: a favourite that loses three points on 334 pictures
-# is not told apart from the best. What is left is real, for this protocol. The last lines follow the costliest
-# favourite through the seeds, and its score through the tasks: what misleads on one task may guide well on another.
-# And the H-score's favourites are all candidates at once.
+# Three seeds do not see that any single favourite is behind; the list is what a person *would* have lost, not a proof
+# that a score misleads. The costliest is worth a look: in every seed it names random weights, and its τ on that task is
+# lower than 95 % of random rankings get; but it is the lowest of 36 such numbers, and above 0 on the other tasks. The
+# H-score's favourites are all candidates at once, random weights among them, and those *are* visibly behind on shapes.
 #
 # Then go back to the live scores: regularized H puts Lite0 with random weights above SqueezeNet with trained ones.
-# SqueezeNet has 512 features and Lite 1,280, but D is not the cause: any 512 of Lite0's 1,280 still give .82 to .84,
-# SqueezeNet .713. So a score may rank families of networks by something that has nothing to do with your labels.
+# SqueezeNet has 512 features and Lite 1,280. Do more features explain more? Give Lite0 as few:
+
+# %% tags=["varies"]
+z_random = seen["Lite0, random"][0]
+gen = torch.Generator().manual_seed(SEED)
+fewer = [
+    selection.regularized_h_score(
+        z_random[:, torch.randperm(1280, generator=gen)[:512]], y
+    )
+    for _ in range(5)
+]
+all_features = live["Lite0, random"]["regularized_h_score"]
+print(f"Lite0, random, all 1,280 features: {all_features:.3f}")
+print(f"any 512 of them, five draws: {min(fewer):.3f} to {max(fewer):.3f}")
+print(f"SqueezeNet, its 512: {live['SqueezeNet']['regularized_h_score']:.3f}")
+assert min(fewer) > live["SqueezeNet"]["regularized_h_score"]
+
+# %% [markdown]
+# Some of it, but D is not the cause: with as many features it is still ahead. So a score may rank families of networks
+# by something that has nothing to do with your labels; the shuffled labels above show how much.
 #
 # ## The price
 #
@@ -1213,7 +1266,8 @@ assert changed["all cells", "h_score"][0] > changed["all cells", "h_score"][1] +
 # - Features with D > N explain any labels. H-score is then constant; LogME's published code is wrong there and needs
 #   k in place of D; a regularized score ranks again, but most of its value is chance.
 # - LEEP and NCE credit a head for having many classes.
-# - The truth has noise too: compare candidates in pairs, on the same pictures or seeds, corrected for how many.
+# - The truth has noise too: compare candidates in pairs, seed by seed, corrected for how many. And τ of seven
+#   candidates on three tasks is within about ±0.4 by chance alone.
 #
 # **Limits.** Three tasks, seven candidates of two families, 200 labels, 64 pixels, the last stage trained, few seeds:
 # enough to see scores fail, too little to crown one. Larger studies disagree with each other: kNN ahead of 23 scores
