@@ -4,6 +4,8 @@ Their style is that of tutorials and repositories: batches of three, dicts, clos
 own networks with random weights, adapters of peft, schedules, teachers.
 """
 
+import warnings
+
 import numpy as np
 import torch
 import torch.nn as nn
@@ -495,7 +497,8 @@ def sft(change="", begins=1, pad=0, adapter=False):
     if adapter:
         from peft import LoraConfig, get_peft_model
 
-        net = get_peft_model(net, LoraConfig(r=2, lora_alpha=4, target_modules=["q_proj", "v_proj"]))
+        with warnings.catch_warnings(action="ignore", category=FutureWarning):  # peft's, of names in transformers
+            net = get_peft_model(net, LoraConfig(r=2, lora_alpha=4, target_modules=["q_proj", "v_proj"]))
     if change == "merged":
         net.merge_adapter()
     if change == "rested":

@@ -1,5 +1,6 @@
 """tools/train.py: every strategy, killed and resumed; Ctrl-C; a budget of time; broken files; --check."""
 
+import os
 import random
 import shutil
 import signal
@@ -37,10 +38,19 @@ def wholes(pictures, tmp_path_factory):
     return of
 
 
+def heed_ctrl_c():
+    """In the child: a shell starts what runs in the background deaf to it, and all that this starts"""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def ended(pictures, out, number, after, *more):
     """A run in another process that is sent a signal some time after it said a word -> exit code, its errors"""
     line, environment = command("train", pictures, "--out", out, *WORDS, *more)
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    pipes = {
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "preexec_fn": None if os.name == "nt" else heed_ctrl_c,
+    }
     with subprocess.Popen(line, text=True, env=environment, **pipes) as child:
         said = any(after in words for words in child.stdout)
         if said:

@@ -195,7 +195,7 @@ def _labels(answer):
                 want[i, t] = ids[i, t]
         got = answer(ids.clone(), torch.tensor(prompt), torch.tensor(length))
         what = f"prompts of {', '.join(map(str, prompt))} in {', '.join(map(str, length))} tokens"
-        require(isinstance(got, torch.Tensor), f"{what}: got a {type(got).__name__}; expected a tensor")
+        got = torch.as_tensor(got)
         expect(f"labels, {what}", got, want, known=mislabelled(ids, torch.tensor(prompt), torch.tensor(length), want))
         require(not got.is_floating_point(), f"{what}: labels are fractions; expected whole numbers, as ids are")
         model = Talker()
