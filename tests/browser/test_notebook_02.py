@@ -5,7 +5,7 @@ import pytest
 pytest.importorskip("playwright", reason="browser tests need playwright: pip install -e .[test]")
 from playwright.sync_api import expect
 
-NETWORKS = ("EfficientNet-Lite0", "ResNet-50", "GRU", "Transformer", "DeepLab", "Faster R-CNN", "SqueezeNet")
+NETWORKS = ("ResNet-50", "GRU", "Transformer", "DeepLab", "Faster R-CNN", "SqueezeNet")
 
 
 def test_notebook_02(run):
