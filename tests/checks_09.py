@@ -1,5 +1,8 @@
 """Right and wrong answers to the exercises of notebook 09. WRONG: (answer, words that the checker must say)."""
 
+from copy import deepcopy
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -58,6 +61,22 @@ def _unfrozen_late(model, loss, lr):
     return optimizer
 
 
+def _head_replaced(model, loss, lr):
+    model.head = nn.Linear(11, model.head.out_features)
+    return optimizer_of(model, loss, lr)
+
+
+def _head_drawn_anew(model, loss, lr):
+    nn.init.normal_(model.head.weight)
+    return optimizer_of(model, loss, lr)
+
+
+def _named(model, loss, lr):
+    model.f.requires_grad_()
+    parts = ((model.f, lr / 10), (model.head, lr), (loss, lr))
+    return SGD([{"params": part.named_parameters(), "lr": rate} for part, rate in parts], lr=lr, momentum=0.9)
+
+
 def _twice(model, loss, lr):
     model.f.requires_grad_(True)
     optimizer = optimizer_of(model, loss, lr)
@@ -92,6 +111,10 @@ def _joined(model, loader):
     for m in modes:
         m.training = modes[m]
     return hits.float().mean()
+
+
+def _of_a_copy(model, loader):
+    return evaluate_of(deepcopy(model), loader)
 
 
 def _all_to_train(model, loader):
@@ -155,9 +178,9 @@ def _by_number(ids, prompt, length):
 RIGHT = {
     "09.batches": [loader_of, _sampled, lambda x, y: loader_of(x, y, size=7), lambda x, y: loader_of(x, y, size=6)],
     "09.optimizer": [
-        optimizer_of, _added, lambda model, loss, lr: optimizer_of(model, loss, lr, kind=AdamW),
+        optimizer_of, _added, lambda model, loss, lr: optimizer_of(model, loss, lr, kind=AdamW), _named,
     ],
-    "09.evaluate": [evaluate_of, _joined],
+    "09.evaluate": [evaluate_of, _joined, _of_a_copy],
     "09.step": [step_of, _by_hand],
     "09.labels": [labels_of, _rows],
 }  # fmt: skip
@@ -181,6 +204,9 @@ WRONG = {
         (lambda model, loss, lr: optimizer_of(model, loss, lr, unfreeze=False), "still (or now) frozen"),
         (lambda model, loss, lr: optimizer_of(model, loss, lr, of_loss=5.0), "rate of the loss"),
         (_twice, "stands in 2 groups"),
+        (_head_replaced, "a part was replaced"),
+        (_head_drawn_anew, "other values than before"),
+        (lambda model, loss, lr: optimizer_of(model, loss, lr, kind=partial(SGD, maximize=True)), "climbs the loss"),
         (lambda model, loss, lr: [model.f], "no optimizer"),
     ],
     "09.evaluate": [
@@ -214,5 +240,6 @@ WRONG = {
         (lambda ids, prompt, length: labels_of(ids, prompt, length, none=0), "is −100, not 0"),
         (lambda ids, prompt, length: labels_of(ids, prompt, length).roll(-1, 1), "labels"),
         (lambda ids, prompt, length: labels_of(ids, prompt, length).float(), "whole numbers"),
+        (lambda ids, prompt, length: labels_of(ids, prompt, length).int(), "takes torch.int64"),
     ],
 }  # fmt: skip

@@ -80,8 +80,10 @@ def _optimizer(answer):
         torch.manual_seed(seed)
         model, loss, what = Cut(K), Centres(K, 11), f"lr={lr:g}"
         model.f.requires_grad_(False)
+        given = [(p, p.detach().clone()) for p in (*model.parameters(), *loss.parameters())]
         optimizer = answer(model, loss, lr)
         require(isinstance(optimizer, torch.optim.Optimizer), f"got a {type(optimizer).__name__}, no optimizer")
+        _kept(what, given, (*model.parameters(), *loss.parameters()))
         x, y = torch.randn(13, 5), torch.arange(13) % K
         batches = [(x, y)] * 3
         require(
@@ -91,8 +93,18 @@ def _optimizer(answer):
         require(all(p.requires_grad for p in loss.parameters()), f"{what}: the loss's centres are frozen")
         for part, module, want in (("f", model.f, lr / 10), ("the head", model.head, lr), ("the loss", loss, lr)):
             _rates(part, module, optimizer, want)
+        climbs = any(group.get("maximize", False) for group in optimizer.param_groups)
+        require(not climbs, f"{what}: maximize=True climbs the loss")
         _sound(what, model, optimizer, train_loader=batches, task_loss=F.cross_entropy, feature_loss=loss)
         _all_move(model, loss, optimizer, x, y)
+
+
+def _kept(what: str, given, now) -> None:
+    """Wrong where parameters are not those that were given, with their values"""
+    same = len(now) == len(given) and all(p is q for (p, _), q in zip(given, now, strict=True))
+    require(same, f"{what}: a part was replaced; what the first stage has learned is lost")
+    values = all(torch.equal(p, value) for p, value in given)
+    require(values, f"{what}: parameters have other values than before; what the first stage has learned is lost")
 
 
 def _rates(part: str, module: nn.Module, optimizer, want: float) -> None:
@@ -198,6 +210,7 @@ def _labels(answer):
         got = torch.as_tensor(got)
         expect(f"labels, {what}", got, want, known=mislabelled(ids, torch.tensor(prompt), torch.tensor(length), want))
         require(not got.is_floating_point(), f"{what}: labels are fractions; expected whole numbers, as ids are")
+        require(got.dtype == torch.long, f"{what}: labels of {got.dtype}; cross-entropy takes torch.int64, as ids are")
         model = Talker()
         batch = {"input_ids": ids, "labels": got}
         _sound(what, model, torch.optim.AdamW(model.parameters(), lr=1e-3), train_loader=[batch] * 2)
