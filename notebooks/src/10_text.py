@@ -447,10 +447,14 @@ def weigh(settings):
     without = [" ".join(said[:i] + said[i + 1 :]) for i in range(len(said))]
     with torch.no_grad():
         tokens = f.preprocess([" ".join(said), *without])
-        p = models[settings["task"]].eval()(tokens).softmax(1)
-    k = int(p[0].argmax())
-    odds = torch.logit(p[:, k], eps=1e-6)
-    return said, odds[0] - odds[1:], TASKS[settings["task"]].classes[k], p[0, k]
+        logits = models[settings["task"]].eval()(tokens).double()
+    k = int(logits[0].argmax())
+    others = logits[:, torch.arange(logits.shape[1]) != k]
+    odds = logits[:, k] - others.logsumexp(
+        1
+    )  # log p / (1 - p), which rounds nothing off
+    answer = TASKS[settings["task"]].classes[k]
+    return said, odds[0] - odds[1:], answer, odds[0].sigmoid()
 
 
 # %%
