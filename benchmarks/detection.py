@@ -2,6 +2,7 @@
 
     python benchmarks/detection.py                       pictures a second, on drawn streets
     python benchmarks/detection.py --score 0.2           and seconds until AP50 of 0.2 on validation pictures
+    python benchmarks/detection.py --ways theirs ours    some of the ways
     python benchmarks/detection.py --rounds 5 --pictures 60
 
 theirs   references/detection: a DataLoader with one picture after the other, torchvision's FasterRCNN with its own
@@ -144,8 +145,8 @@ def forever(loader):
 
 
 WAYS: dict[str, Callable] = {
-    "theirs": partial(theirs, enlarged=False), "default": partial(theirs, enlarged=True),
-    "ours": partial(ours, frozen=False), "cached": partial(ours, frozen=True),
+    "theirs": partial(theirs, enlarged=False), "ours": partial(ours, frozen=False),
+    "cached": partial(ours, frozen=True), "default": partial(theirs, enlarged=True),
 }  # fmt: skip
 
 
@@ -203,23 +204,31 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=40, help="that each way trains on in a round")
     parser.add_argument("--score", type=float, help="AP50 to which the seconds are measured")
     parser.add_argument("--limit", type=float, default=600, help="seconds after which a way is given up")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--own", action="store_true", help="theirs with torchvision's own numbers of proposals")
     options = parser.parse_args()
     streets = street_scenes.load(size=SIZE, numbers=(120, 40, 0))
     network(streets)  # draws them
-    rates = {way: [] for way in WAYS}
+    rates = {way: [] for way in options.ways}
     for _ in range(options.rounds):
         for way, found in rates.items():
             found.append(rate(way, streets, options.pictures, options.own))
         print(", ".join(f"{way} {found[-1]:.1f}" for way, found in rates.items()), "pictures/s", flush=True)
-    middle = {way: statistics.median(found) for way, found in rates.items()}
+    print_ratios("pictures/s", {way: statistics.median(found) for way, found in rates.items()})
+    if options.score is not None:
+        seconds = {}
+        for way in options.ways:
+            seconds[way] = seconds_to(way, streets, options.score, options.limit, options.own)
+            print(f"{way}: {seconds[way]:.0f} s to AP50 {options.score}", flush=True)
+        print_ratios(f"speed to AP50 {options.score}", {way: 1 / spent for way, spent in seconds.items()})
+
+
+def print_ratios(of: str, speed: dict[str, float]) -> None:
+    """Each of ours against each of theirs"""
     for way in ("ours", "cached"):
         for other in ("theirs", "default"):
-            print(f"{way} / {other}: {middle[way] / middle[other]:.2f}")
-    if options.score is not None:
-        for way in WAYS:
-            print(f"{way}: {seconds_to(way, streets, options.score, options.limit, options.own):.0f} s to AP50 "
-                  f"{options.score}", flush=True)  # fmt: skip
+            if {way, other} <= speed.keys() and speed[other]:
+                print(f"{of}, {way} / {other}: {speed[way] / speed[other]:.2f}")
 
 
 if __name__ == "__main__":
