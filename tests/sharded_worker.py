@@ -91,6 +91,7 @@ def run(name, group, path=None, resume=None):
     """One of RUNS in shards -> what it measured; its end is written to ``path``.end, a checkpoint of whole tensors"""
     build, prepare, settings, batches, optimizer = RUNS[name]
     model = Sharded(prepare(build(group.rank)), group)
+    before = evaluate(model, Shards(batches(), group), terms=settings.get("terms", len))  # gathers without gradients
     optimizer = optimizer(model)
     found = None if resume is None else load_checkpoint(resume, model, optimizer, exact=False)
     records = fit(model, Shards(batches(), group), optimizer, resume=found, **settings)
@@ -100,10 +101,11 @@ def run(name, group, path=None, resume=None):
             save_checkpoint(path, model, optimizer, step=record)
         if isinstance(record, Epoch):
             measured.append(record.train)
+            evaluate(model, Shards(batches(), group), terms=settings.get("terms", len))
             save_checkpoint(f"{path}.end", model, optimizer, epoch=record)
     held = sum(p.to_local().numel() for p in model.parameters()), sum(p.numel() for p in model.parameters())
     measured.append(evaluate(model, Shards(batches(), group), terms=settings.get("terms", len)))
-    return {"epochs": measured, "held": held}
+    return {"before": before, "epochs": measured, "held": held}
 
 
 def refused(group):

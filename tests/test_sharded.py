@@ -8,7 +8,7 @@ import torch
 from helpers import plain_model, said
 from launching import ALONE, CLOSE, assert_same_state, torchrun
 
-from sftlib.training import Sharded, fit, load_checkpoint, save_checkpoint
+from sftlib.training import Sharded, evaluate, fit, load_checkpoint, save_checkpoint
 
 EITHER_WAY = [f"{name} {how}" for name in ("all", "AdamW", "tied") for how in ("from one", "again")]
 
@@ -62,6 +62,13 @@ def test_measures_are_those_of_all_examples(found, alone, name):
         for mine, its in zip(own[name]["epochs"], alone[name][2], strict=False):
             assert mine == pytest.approx(its, rel=1e-5)
         assert own[name]["epochs"][-1]["n"] == worker.N  # of `evaluate`, after the last epoch
+
+
+@pytest.mark.parametrize("name", worker.RUNS)
+def test_an_evaluation_before_and_between_epochs_is_that_of_one_process_and_moves_nothing(found, name):
+    build, prepare, settings, batches, _ = worker.RUNS[name]
+    expected = evaluate(prepare(build(0)), batches(), terms=settings.get("terms", len))
+    assert all(own[name]["before"] == pytest.approx(expected, rel=1e-5) for own in found)
 
 
 @pytest.mark.parametrize("name", worker.RUNS)

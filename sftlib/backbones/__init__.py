@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from sftlib.backbones import encoders, smollm2
+from sftlib.backbones import decoders, encoders, smollm2
 from sftlib.backbones.catalogue import BACKBONES, CLASSES
 from sftlib.backbones.folding import fold_batchnorm
 from sftlib.backbones.preprocessing import Preprocess
@@ -33,6 +33,7 @@ __all__ = [
     "fold_batchnorm",
     "load_backbone",
     "load_encoder",
+    "load_language_model",
     "load_model",
     "load_source_head",
 ]
@@ -163,6 +164,18 @@ def load_encoder(name: str | Path, *, size: int | None = None) -> Backbone:
     stages, feature_dim, preprocess = encoders.read(name, size=size)
     f = Backbone(stages, name=str(name), feature_dim=feature_dim, preprocess=preprocess, pretrained=True)
     return f.eval()
+
+
+def load_language_model(name: str | Path, *, size: int | None = None) -> decoders.Decoded:
+    """A causal language model of Hugging Face's by its name there, or a folder that ``save_pretrained`` wrote: g ∘ f
+
+    As `load_model`: {ids, mask, answer} -> logits (N, V, A), in float32 and eval mode. Code that comes with weights is
+    not run. ConnectionError where it is not on this machine and cannot be fetched; ValueError for one that does more
+    behind its body than one product with its output matrix, or is not causal.
+    """
+    stages, feature_dim, preprocess, net = decoders.read(name, size=size)
+    f = Backbone(stages, name=str(name), feature_dim=feature_dim, preprocess=preprocess, pretrained=True)
+    return decoders.require_sound(decoders.Decoded(f, net).eval(), name)
 
 
 def load_model(name: str, *, pretrained: bool = True, size: int | None = None) -> Model:

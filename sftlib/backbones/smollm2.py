@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sftlib.backbones.cuts import Cut
 from sftlib.backbones.smollm2_files import state, tokenizer
 from sftlib.backbones.spec import Spec
-from sftlib.backbones.texts import Texts, require_tokens
+from sftlib.backbones.texts import Texts, at_answers, require_answers
 from sftlib.model import Model, TokenHead
 
 WIDTH, LAYERS, VOCABULARY, POSITIONS, HEAD_WIDTH, THETA = 576, 30, 49_152, 8192, 64, 100_000.0
@@ -29,19 +29,8 @@ class TokenEmbedding(nn.Module):
 
     def forward(self, x: Mapping[str, Tensor]) -> Nest:
         """{ids, mask, answer} -> {h (N, T, D), mask, answer}"""
-        require_tokens(x, POSITIONS, "answer")
-        ids, answer = x["ids"], x["answer"]
-        if answer.ndim != 2 or len(answer) != len(ids) or answer.is_floating_point():
-            raise ValueError(
-                f"got answer {answer.dtype} {tuple(answer.shape)} for ids {tuple(ids.shape)}; expected places, whole "
-                f"numbers ({len(ids)}, A)"
-            )
-        if answer.device.type == "cpu" and answer.numel() and not 0 <= answer.min() <= answer.max() < ids.shape[1]:
-            raise ValueError(
-                f"got answer positions {answer.min()} to {answer.max()}; expected 0 to {ids.shape[1] - 1}: a position "
-                "is that of the token before the one it predicts"
-            )
-        return {"h": self.table(ids), "mask": x["mask"], "answer": answer}
+        require_answers(x, POSITIONS)
+        return {"h": self.table(x["ids"]), "mask": x["mask"], "answer": x["answer"]}
 
 
 class Layer(nn.Module):
@@ -67,8 +56,7 @@ class Answers(nn.Module):
 
     def forward(self, x: Nest) -> Tensor:
         """{h (N, T, D), mask, answer (N, A)} -> z (N, A, D)"""
-        h, answer = x["h"], x["answer"]
-        return self.norm(h.gather(1, answer[..., None].expand(-1, -1, h.shape[2])))
+        return self.norm(at_answers(x["h"], x["answer"]))
 
 
 class LanguageModel(Model):
@@ -78,6 +66,16 @@ class LanguageModel(Model):
     def tokenizer(self):
         """The tokenizer of f's texts, of Hugging Face's transformers"""
         return self.backbone.tokenizer
+
+    @property
+    def layers(self) -> list[nn.Module]:
+        """The layers of f, the input's first"""
+        return [getattr(self.backbone, name) for name in self.backbone.stages[1:-1]]
+
+    @property
+    def closing(self) -> list[nn.Module]:
+        """What stands behind the layers and has parameters: the last normalisation"""
+        return [self.backbone.answers]
 
 
 def attended(mask: Tensor) -> Tensor:

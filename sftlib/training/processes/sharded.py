@@ -1,6 +1,7 @@
 """A model whose parameters lie in pieces, one in each worker: for networks that one GPU does not hold (FSDP2)."""
 
 import math
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,7 +10,6 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from sftlib.adaptation import shared_parameters
 from sftlib.model import Model
 from sftlib.runtime import ALONE, FLOAT32, Group, Precision
 from sftlib.training.processes.group import enlist
@@ -20,11 +20,12 @@ from sftlib.training.processes.shards import Shards
 class Sharded(Parallel):
     """As `Parallel`, but of parameters, gradients and what the optimizer keeps each worker holds 1/W.
 
-    The stages of f are gathered one at a time, when they compute (PyTorch's `fully_shard`, FSDP2; Rajbhandari et al.
-    2020, ZeRO, arXiv 1910.02054, stage 3); the rest, with what f and g share, stays gathered between forward and
-    backward. Build it on the CPU after freezing and after loading weights, and the optimizer *afterwards*:
-    its tensors are the shards. Worker 0's weights are those of all. Every forward pass is one of all workers, so each
-    needs an example of every batch, in evaluation too, and as many parts of it. Without workers it is a `Parallel`.
+    The stages of f, of one with a list of layers these, are gathered one at a time, when they compute (PyTorch's
+    `fully_shard`, FSDP2; Rajbhandari et al. 2020, ZeRO, arXiv 1910.02054, stage 3); the rest, with what f and g share,
+    stays gathered between forward and backward. Build it on the CPU after freezing and after loading weights, and the
+    optimizer *afterwards*: its tensors are the shards. Worker 0's weights are those of all. Every forward pass is one
+    of all workers, so each needs an example of every batch, in evaluation too, and as many parts of it. Without
+    workers it is a `Parallel`.
     """
 
     def __init__(self, model: Model, group: Group, *, precision: Precision = FLOAT32):
@@ -60,9 +61,22 @@ class Sharded(Parallel):
                 "the checkpoint that it saved into a Model"
             )
 
+    def cut(self, x) -> tuple:
+        """x of this worker's n >= 1 examples -> z, output, in a pass whose gradients are exchanged"""
+        with warnings.catch_warnings():
+            # Of a head that turns axes around, such as TokenHead. Losses do not write into what they are given.
+            warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
+            return super().cut(x)
+
     def forward(self, x):
         """x of this worker's n >= 1 examples -> output; every worker calls it"""
-        return self.cut(x)[1]
+        learns = torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+        # What is gathered within inference mode could not be gathered again for training.
+        with torch.inference_mode(False), torch.set_grad_enabled(learns):
+            output = self.cut(x)[1]
+        if self.group.world > 1:
+            self._cut[0].reshard()  # no backward pass follows that would
+        return output
 
     @contextmanager
     def exchange(self, *, last: bool) -> Iterator[None]:
@@ -91,10 +105,21 @@ class Sharded(Parallel):
 
 
 def _stages(model: Model) -> list[nn.Module]:
-    """The parts of f that are gathered by themselves: those with parameters of their own, none of which g has too"""
-    parts = dict(model.backbone.named_children())
-    shared = {in_f.partition(".")[0] for in_f, _ in shared_parameters(model.backbone, model.head)}
-    return [part for name, part in parts.items() if name not in shared and any(True for _ in part.parameters())]
+    """The parts of f that are gathered by themselves: its children, of one that holds lists of layers the layers
+
+    Only those with parameters of their own, none of which g has too; the rest is gathered with the whole.
+    """
+    of_g = {id(p) for p in model.head.parameters()}
+    parts = [part for child in model.backbone.children() for part in _layers(child)]
+    held = [(part, {id(p) for p in part.parameters()}) for part in parts]
+    return [part for part, own in held if own and not own & of_g]
+
+
+def _layers(part: nn.Module) -> list[nn.Module]:
+    """A module -> what its outermost lists (nn.ModuleList) hold; without a list, itself"""
+    lists = [m for m in part.modules() if isinstance(m, nn.ModuleList)]
+    inner = {id(m) for some in lists for m in some.modules() if m is not some}
+    return [layer for some in lists if id(some) not in inner for layer in some] or [part]
 
 
 @torch.no_grad()

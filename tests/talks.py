@@ -1,0 +1,70 @@
+"""For tests of tools/sft.py: a tiny language model with its tokenizer in a folder of Hugging Face's, and rows."""
+
+import json
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+CHATML = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+COLOURS = ("red", "blue", "green")
+
+
+def letters():
+    """A tokenizer of single bytes, with a chat template"""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    pieces = Tokenizer(models.BPE({token: i for i, token in enumerate(alphabet)}, []))
+    pieces.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    pieces.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=pieces, eos_token="<|im_end|>", bos_token="<s>", pad_token="<pad>",
+        additional_special_tokens=["<|im_start|>"],
+    )  # fmt: skip
+    tokenizer.chat_template = CHATML
+    return tokenizer
+
+
+def save_model(folder, *, tied=True, network=None):
+    """A Llama with random weights, 5 layers, 263 tokens; or another network"""
+    tokenizer = letters()
+    torch.manual_seed(7)
+    net = network or LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=263, hidden_size=22, intermediate_size=34, num_hidden_layers=5, num_attention_heads=2,
+            num_key_value_heads=1, head_dim=14, max_position_embeddings=127, tie_word_embeddings=tied,
+            pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+    )  # fmt: skip
+    with torch.no_grad():
+        for p in net.parameters():
+            p += 0.05 * torch.randn_like(p)  # norms are 1 otherwise
+    net.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def talk(i):
+    """-> messages: a colour among letters that differ, and its name as the answer; every fifth with a system turn"""
+    word = COLOURS[i % 3]
+    system = [{"role": "system", "content": "Say it."}] if i % 5 == 0 else []
+    return [
+        *system,
+        {"role": "user", "content": f"{i} {word}{'!' * (i % 7)}"},
+        {"role": "assistant", "content": word},
+    ]
+
+
+def write_rows(path, rows):
+    """Objects, or lines as they are (str, bytes) -> a file of JSON lines"""
+    lines = [row if isinstance(row, str | bytes) else json.dumps(row) for row in rows]
+    path.write_bytes(b"\n".join(line.encode() if isinstance(line, str) else line for line in lines) + b"\n")
+    return path
+
+
+def rows(n):
+    """-> n different conversations"""
+    return [{"messages": talk(i)} for i in range(n)]
