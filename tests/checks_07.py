@@ -10,36 +10,6 @@ from scipy.stats import weightedtau
 from sftlib import features, selection
 
 
-def _conditional(theta, y):
-    joint = F.one_hot(y).to(theta.dtype).T @ theta
-    return joint / joint.sum(0)
-
-
-def _leep(theta, y):
-    return (_conditional(theta, y)[y] * theta).sum(1).log().mean()
-
-
-def _leep_by_loops(theta, y):
-    total = 0.0
-    for i in range(len(y)):
-        p = 0.0
-        for s in range(theta.shape[1]):
-            own = sum(theta[j, s].item() for j in range(len(y)) if y[j] == y[i])
-            p += own / theta[:, s].sum().item() * theta[i, s].item()
-        total += math.log(p)
-    return total / len(y)
-
-
-def _leep_of_rows(theta, y):
-    joint = F.one_hot(y).to(theta.dtype).T @ theta
-    return ((joint / joint.sum(1, keepdim=True))[y] * theta).sum(1).log().mean()
-
-
-def _leep_of_joint(theta, y):
-    joint = F.one_hot(y).to(theta.dtype).T @ theta / len(y)
-    return (joint[y] * theta).sum(1).log().mean()
-
-
 def _regret(scores, truth):
     return truth.max() - truth[scores == scores.max()].mean()
 
@@ -103,23 +73,11 @@ def _absolute(scores, truth):
 
 
 RIGHT = {
-    "07.leep": [_leep, _leep_by_loops, selection.leep],
     "07.regret": [_regret, selection.regret, lambda s, t: float(np.mean([t.max() - x for x in t[s == s.max()]]))],
     "07.leave_one_out": [_loo, _loo_by_loops, lambda z, y: features.knn_accuracy(z, y, k=1)],
     "07.ties": [_fair, _fair_by_groups],
 }
 WRONG = {
-    "07.leep": [
-        (lambda theta, y: -_leep(theta, y), "sign"),
-        (lambda theta, y: _leep(theta, y) * len(y), "take the mean"),
-        (lambda theta, y: (_conditional(theta, y)[y] * theta).sum(1).mean().log(), "mean of the logs"),
-        (lambda theta, y: _leep(theta, y) / math.log(2), "bits"),
-        (lambda theta, y: _conditional(theta, y)[y, theta.argmax(1)].log().mean(), "most probable"),
-        (_leep_of_joint, "divide P(y, s)"),
-        (_leep_of_rows, "each column"),
-        (lambda theta, y: (theta * _conditional(theta, y)[y].log()).sum(1).mean(), "not inside"),
-        (lambda theta, y: selection.nce(theta, y), "expected"),
-    ],
     "07.regret": [
         (lambda s, t: t[s.argmax()], "favourite's accuracy"),
         (lambda s, t: -_regret(s, t), "sign"),

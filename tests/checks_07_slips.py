@@ -8,43 +8,6 @@ from scipy.stats import kendalltau, spearmanr, weightedtau
 from sklearn.metrics import pairwise_distances
 from torch.nn import functional as F
 
-from sftlib import selection
-
-
-def _leep(theta, y, *, hard=False, conditional=lambda joint: joint / joint.sum(0), end=lambda p: p.log().mean(),
-          theta_of=lambda t: t):  # fmt: skip
-    theta = theta_of(theta)
-    t = F.one_hot(theta.argmax(1), theta.shape[1]).to(theta.dtype) if hard else theta
-    joint = F.one_hot(y).to(theta.dtype).T @ t / len(y)
-    return end((conditional(joint)[y] * t).sum(1))
-
-
-def _le(**slip):
-    return lambda theta, y: _leep(theta, y, **slip)
-
-
-def _leep_loops(theta, y):
-    N, S, K = len(y), theta.shape[1], int(y.max()) + 1
-    joint = np.zeros((K, S))
-    for i in range(N):
-        joint[y[i]] += theta[i].double().numpy() / N
-    total = 0.0
-    for i in range(N):
-        total += math.log(sum(joint[y[i], s] / joint[:, s].sum() * float(theta[i, s]) for s in range(S)))
-    return total / N
-
-
-def _leep_pairs(theta, y):
-    """The picture's own probability, as a mean over pairs"""
-    same = (y[:, None] == y).to(theta.dtype)
-    return torch.einsum("is,js,ij->i", theta / theta.sum(0), theta, same).log().mean()
-
-
-def _others(theta, y):
-    """Without the picture itself in the table"""
-    same = (y[:, None] == y).to(theta.dtype).fill_diagonal_(0)
-    return torch.einsum("is,js,ij->i", theta / theta.sum(0), theta, same).clamp(min=1e-12).log().mean()
-
 
 def _regret(scores, truth, *, best=lambda t, s: t.max(), got=lambda s, t: t[s == s.max()].mean()):
     return best(truth, scores) - got(scores, truth)
@@ -125,10 +88,6 @@ def _ta(**slip):
 
 
 RIGHT = {
-    "07.leep": [
-        _le(), _leep_loops, _leep_pairs, selection.leep, lambda theta, y: float(_leep(theta.double(), y)),
-        lambda theta, y: np.mean(np.log(np.exp([_leep_loops(theta, y)]))),
-    ],
     "07.regret": [
         _re(),
         lambda scores, truth: max(truth) - np.mean([t for s, t in zip(scores, truth, strict=True) if s == max(scores)]),
@@ -147,31 +106,6 @@ RIGHT = {
 }  # fmt: skip
 
 SLIPS = {
-    "07.leep": [
-        (_le(conditional=lambda j: j), "joint for conditional"),
-        (_le(conditional=lambda j: j / j.sum(1, keepdim=True)), "rows divided"),
-        (_le(conditional=lambda j: j / j.sum()), "divided by all"),
-        (_le(conditional=lambda j: j / j.max(0).values), "divided by the largest"),
-        (_le(conditional=lambda j: j.softmax(0)), "softmax"),
-        (_le(hard=True), "hard labels"),
-        (_le(end=lambda p: p.log().sum()), "sum"),
-        (_le(end=lambda p: -p.log().mean()), "sign"),
-        (_le(end=lambda p: p.mean().log()), "log of the mean"),
-        (_le(end=lambda p: p.log2().mean()), "bits"),
-        (_le(end=lambda p: p.log10().mean()), "log 10"),
-        (_le(end=lambda p: p.mean()), "no logarithm"),
-        (_le(end=lambda p: p.log().median()), "median"),
-        (_le(end=lambda p: p.log().mean().exp()), "back from the logarithm"),
-        (_le(theta_of=lambda t: t.softmax(1)), "softmax of probabilities"),
-        (_le(theta_of=lambda t: t / t.sum(0)), "columns of theta"),
-        (_others, "without itself"),
-        (lambda theta, y: theta[torch.arange(len(y)), y].clamp(min=1e-9).log().mean() if theta.shape[1] > y.max()
-         else torch.zeros(()), "cross-entropy of the source"),
-        (lambda theta, y: (F.one_hot(y).double().T @ theta.double() / len(y) /
-                           theta.double().mean(0))[y].mul(theta).log().sum(1).mean(), "log inside"),
-        (lambda theta, y: _leep(theta, y) - (y.bincount().double() / len(y)).clamp(min=1e-9).log()[y].mean(),
-         "minus the entropy"),
-    ],
     "07.regret": [
         (_re(got=lambda s, t: t[s.argmax()]), "first of equals"),
         (_re(got=lambda s, t: t[len(s) - 1 - s[::-1].argmax()]), "last of equals"),

@@ -53,7 +53,6 @@ WHOLE = {
     "batch_size": lambda v: features.Cached(features=Z, labels=Y, batch_size=v),
     "components": lambda v: selection.n_leep(Z, Y, components=v),
     "folds": lambda v: selection.probe_accuracy(Z, Y, folds=v),
-    "draws": lambda v: selection.ranking_table({"a": draw(3, 5).numpy()}, draw(3, 5).numpy(), draws=v),
     "num_classes": lambda v: losses.simplex_prototypes(v, D),
     "feature_dim": lambda v: losses.LearnedPrototypes(K, v),
     "k ": lambda v: losses.batch_spectral_shrinkage(Z, k=v),

@@ -174,6 +174,7 @@ SECOND_EDITION = {  # held to their length and minutes; grows until it is all of
     "14_segmentation",
     "15_your_own_pictures",
     "06_training_on_a_gpu",
+    "07_which_pretrained_model",
     "08_which_strategy",
 }
 

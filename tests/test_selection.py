@@ -11,6 +11,7 @@ from sklearn.covariance import LedoitWolf
 from sklearn.linear_model import LogisticRegression
 
 from sftlib import selection
+from sftlib.features import knn_accuracy
 
 OF_FEATURES = ["h_score", "regularized_h_score", "log_me", "trans_rate", "gbc", "parc", "n_leep"]
 
@@ -363,25 +364,33 @@ def test_regret_is_the_accuracy_lost_by_following_the_score():
             selection.regret(bad, truth)
 
 
-def test_ranking_table_takes_means_over_tasks_and_pairs_its_draws():
+def test_ranking_table_judges_each_score_on_each_task():
     g = np.random.default_rng(0)
     truth = g.random((13, 5))
-    scores = {"right": truth * 7, "same": truth * 7, "noise": g.random((13, 5)), "wrong": -truth}
-    table = selection.ranking_table(scores, truth, draws=499)
-    assert table["right"] == table["same"]
-    assert table["right"].tau == pytest.approx(1) and table["right"].regret == 0
-    assert table["right"].tau_interval == pytest.approx((1, 1))
-    noise = table["noise"]
+    scores = {"right": truth * 7, "noise": g.random((13, 5)), "wrong": -truth, "constant": np.ones((13, 5))}
+    table = selection.ranking_table(scores, truth)
+    assert table["right"].tau == pytest.approx(np.ones(13)) and not table["right"].regret.any()
     taus = [scipy.stats.weightedtau(t, s).statistic for t, s in zip(truth, scores["noise"], strict=True)]
-    assert noise.tau == pytest.approx(np.mean(taus))
-    low, high = noise.tau_interval
-    half = 1.96 * np.std(taus) / math.sqrt(13)  # the normal approximation of the same interval
-    assert (low, high) == pytest.approx((noise.tau - half, noise.tau + half), abs=0.3 * half)
-    assert table["wrong"].regret == pytest.approx(np.mean(truth.max(1) - truth.min(1)))
+    assert table["noise"].tau == pytest.approx(taus)
+    lost = [max(t) - t[list(s).index(max(s))] for t, s in zip(truth, scores["noise"], strict=True)]
+    assert table["noise"].regret == pytest.approx(lost)
+    assert table["wrong"].regret == pytest.approx(truth.max(1) - truth.min(1))
+    assert not table["constant"].tau.any()
+    assert table["constant"].regret == pytest.approx(truth.max(1) - truth.mean(1))
 
 
-def test_ranking_table_of_one_task_has_no_interval_and_names_a_wrong_shape():
-    row = selection.ranking_table({"a": [1, 2, 3]}, [0.1, 0.2, 0.3])["a"]
-    assert row.tau == pytest.approx(1) and all(math.isnan(x) for x in row.tau_interval + row.regret_interval)
+def test_ranking_table_takes_one_task_as_a_row_and_names_a_wrong_shape():
+    row = selection.ranking_table({"a": [1, 3, 2]}, [0.1, 0.2, 0.4])["a"]
+    assert row.tau.shape == row.regret.shape == (1,) and row.regret[0] == pytest.approx(0.2)
     with pytest.raises(ValueError, match=r"'a' \(1, 2\).*\(1, 3\)"):
         selection.ranking_table({"a": [1, 2]}, [0.1, 0.2, 0.3])
+
+
+def test_every_score_has_its_name_and_its_own_arguments():
+    (z, y), theta = task(n=23), torch.eye(7, dtype=torch.float64)[torch.arange(23) % 7].softmax(1)
+    found = {name: score(z, y, theta) for name, score in selection.SCORES.items()}
+    own = ("h_score", "regularized_h_score", "n_leep", "log_me", "trans_rate", "gbc", "parc")
+    expected = {name: getattr(selection, name)(z, y) for name in own}
+    expected |= {name: getattr(selection, name)(theta, y) for name in ("leep", "nce")}
+    expected |= {"knn": knn_accuracy(z, y, k=5), "probe": selection.probe_accuracy(z, y)}
+    assert found == expected

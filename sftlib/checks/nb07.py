@@ -1,6 +1,4 @@
-"""Checkers of notebook 07."""
-
-import math
+"""Checkers of notebook 07: neighbours, regret, ties."""
 
 import numpy as np
 import torch
@@ -12,31 +10,6 @@ from sftlib.checks import checker, expect, require
 
 def _draw(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-@checker("07.leep")
-def _leep(answer):
-    """theta (N, S), y (N,) -> mean_i log sum_s P(y_i|s) theta_is"""
-    cases = (("7 source classes", 23, 7, 3, 1.0), ("2 source classes", 11, 2, 2, 2.0), ("sure heads", 17, 5, 3, 4.0))
-    for number, (named, N, S, K, sharp) in enumerate(cases):
-        theta, y = (sharp * _draw(N, S, seed=number)).softmax(1), torch.arange(N) % K
-        joint = torch.stack([sum(theta[i] for i in range(N) if y[i] == k) for k in range(K)]) / N  # (K, S)
-        conditional = joint / joint.sum(0)
-        p = (conditional[y] * theta).sum(1)
-        want = p.log().mean()
-        source = theta.argmax(1)
-        by_row = joint / joint.sum(1, keepdim=True)
-        known = [
-            (-want, "the sign is turned: logs of probabilities are at most 0"),
-            (p.log().sum(), "this sums over the pictures; take the mean"),
-            (p.mean().log(), "this is the log of the mean; take the mean of the logs"),
-            (want / math.log(2), "this is in bits; use the natural logarithm"),
-            (conditional[y, source].log().mean(), "this takes only the most probable source class; sum over all s"),
-            ((joint[y] * theta).sum(1).log().mean(), "divide P(y, s) by its sum over the classes first: P(y|s)"),
-            ((by_row[y] * theta).sum(1).log().mean(), "this divides each row; P(y|s) divides each column"),
-            ((theta * conditional[y].log()).sum(1).mean(), "the logarithm is of the sum over s, not inside it"),
-        ]
-        expect(named, answer(theta.clone(), y.clone()), want, known=known)
 
 
 @checker("07.regret")

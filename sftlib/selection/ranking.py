@@ -1,6 +1,5 @@
 """The baseline that every score has to beat, and the judgement of scores against the truth."""
 
-import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -9,7 +8,7 @@ import scipy.stats
 from torch import Tensor
 
 from sftlib.features import out_of_fold
-from sftlib.inputs import finite, tensor, whole
+from sftlib.inputs import tensor
 from sftlib.selection._common import checked
 
 
@@ -24,35 +23,25 @@ def probe_accuracy(features: Tensor, labels: Tensor, *, folds: int = 5, l2: floa
 
 
 class Ranking(NamedTuple):
-    """How well a score ranks models; intervals (low, high) by bootstrap over tasks, NaN for a single task."""
+    """How well a score ranks models, task by task."""
 
-    tau: float
-    tau_interval: tuple[float, float]
-    regret: float
-    regret_interval: tuple[float, float]
+    tau: np.ndarray  # (tasks,) weighted_tau, in [-1, 1]
+    regret: np.ndarray  # (tasks,) accuracy lost, 0 or more
 
 
-def ranking_table(
-    scores: Mapping[str, np.ndarray], truth: np.ndarray, *, draws: int = 2000, confidence: float = 0.95, seed: int = 0
-) -> dict[str, Ranking]:
-    """scores name -> (tasks, models), truth (tasks, models) -> name -> Ranking, means over the tasks
+def ranking_table(scores: Mapping[str, np.ndarray], truth: np.ndarray) -> dict[str, Ranking]:
+    """scores name -> (tasks, models), truth (tasks, models) -> name -> Ranking
 
-    truth is the accuracy in [0, 1] after fine-tuning. All scores are judged on the same bootstrap draws.
+    truth is the accuracy in [0, 1] after fine-tuning. There is no interval, for a bootstrap over a handful of tasks
+    finds little but the smallest and the largest: show the range, and compare rows of tau by `sftlib.metrics.compare`.
     """
-    truth = _tasks(truth, "truth")
-    T, confidence = len(truth), finite("confidence", confidence, above=0, below=1)
-    drawn = np.random.default_rng(whole("seed", seed, least=0)).integers(T, size=(whole("draws", draws, least=100), T))
-    ends = [50 * (1 - confidence), 50 * (1 + confidence)]  # percent
-    table = {}
+    truth, table = _tasks(truth, "truth"), {}
     for name, score in scores.items():
         score = _tasks(score, f"scores {name!r}")
         if score.shape != truth.shape:
             raise ValueError(f"got scores {name!r} {score.shape}, expected the shape of truth, {truth.shape}")
-        cells = []
-        for values in ([f(s, t) for s, t in zip(score, truth, strict=True)] for f in (weighted_tau, regret)):
-            low, high = np.percentile(np.array(values)[drawn].mean(1), ends) if T > 1 else (math.nan, math.nan)
-            cells += [float(np.mean(values)), (float(low), float(high))]
-        table[name] = Ranking(*cells)
+        pairs = list(zip(score, truth, strict=True))
+        table[name] = Ranking(*(np.array([measure(s, t) for s, t in pairs]) for measure in (weighted_tau, regret)))
     return table
 
 

@@ -14,4 +14,4 @@ def test_notebook_07(run):
         notebook.after_change(image, lambda d=dropdown, o=option: notebook.choose(d, o))
         notebook.shot(f"notebook_07_{dropdown}_{option.split()[0].strip(',')}")
     notebook.check()
-    assert notebook.page.get_by_text("still to do").count() == 4
+    assert notebook.page.get_by_text("still to do").count() == 3

@@ -23,7 +23,7 @@ Seconds are CPU time of one process; run it with one thread (OMP_NUM_THREADS=1).
 """
 
 import time
-from functools import cache, lru_cache, partial
+from functools import cache, lru_cache
 
 import torch
 from torch import nn
@@ -32,7 +32,7 @@ from sftlib import selection
 from sftlib.adaptation import param_groups
 from sftlib.backbones import BACKBONES, load_backbone
 from sftlib.datasets import drawn_shapes, image_folder, loader, solar_cells
-from sftlib.features import Cached, extract, knn_accuracy, linear_probe, upper_part
+from sftlib.features import Cached, extract, linear_probe, upper_part
 from sftlib.model import LinearHead, Model
 from sftlib.runtime import CANDIDATES, cache_folder, seed_everything
 from sftlib.schedules import warmup_cosine
@@ -212,18 +212,11 @@ def scores(task, name, seed):
     row = {"extract_s": round(time.process_time() - began, 3)}
     theta = source_probabilities(task, name, f, split)
     network, weights = CANDIDATE[name]
-    found = {
-        "top1": partial(float, 0.001 if weights == "random" else BACKBONES[network].top1),
-        "knn": partial(knn_accuracy, z, y, k=5),
-        "probe": partial(selection.probe_accuracy, z, y),
-        "leep": partial(selection.leep, theta, y),
-        "nce": partial(selection.nce, theta, y),
-    }
-    on_features = ("h_score", "regularized_h_score", "n_leep", "log_me", "trans_rate", "gbc", "parc")
-    found |= {score: partial(getattr(selection, score), z, y) for score in on_features}
+    top1 = 0.001 if weights == "random" else BACKBONES[network].top1
+    found = {"top1": lambda z, y, theta: top1} | selection.SCORES
     for score, compute in found.items():
         began = time.process_time()
-        row[score] = f"{compute():.6g}"
+        row[score] = f"{compute(z, y, theta):.6g}"
         row[f"{score}_s"] = round(time.process_time() - began, 4)
     return row
 
