@@ -1,17 +1,17 @@
 # %% [markdown]
 # # 01 Why transfer? What a network that saw a million photographs is worth on pictures it has never seen
 #
-# Notebook 00 took *f* from ImageNet and it worked. Was ImageNet the reason? Here the same pictures are learned without
-# it too: from raw pixels, from random weights, from eleven numbers that a person would think of. On the way a model is
-# caught that is right for the wrong reason.
+# Notebook 00 took *f* from ImageNet and it worked. Was ImageNet the reason? Here the same pictures are also learned
+# from raw pixels, from random weights, and from eleven numbers. On the way a model is caught that is right for the
+# wrong reason.
 #
 # Afterwards you can
 #
-# - say what transfer means, and draw the curve that shows its worth: accuracy against the number of labels;
+# - draw the curve that shows what transfer is worth: accuracy against the number of labels;
 # - set up the controls without which "pretraining helped" is only a belief;
 # - find a shortcut in your data, by covering it.
 #
-# **60 minutes** to read and try, about a minute to run. You need notebook 00.
+# **60 minutes** to read and try, a minute to run. You need notebook 00.
 
 # %% tags=["setup"]
 import ipywidgets as w
@@ -32,8 +32,8 @@ use_style()
 # %% [markdown]
 # ## The idea
 #
-# **Transfer learning** is any use of what was learned on one task for another. In this course it travels in the
-# weights of *f*. Today *f* mostly stands still, the way it came, and we ask what *z* = *f*(*x*) knows already.
+# **Transfer learning** is any use of what was learned on one task for another. In this course it travels in the weights
+# of *f*. Today *f* mostly stands still, and we ask what *z* = *f*(*x*) knows already.
 
 # %%
 fig, ax = plt.subplots(figsize=(9, 3.4))
@@ -63,8 +63,8 @@ PARTS = ("train", "val", "test")
 # %% [markdown]
 # ## Look at the data
 #
-# The solar cells of notebook 00, and two questions about the *same* pictures: is the cell **defective**? And is it
-# cut from one crystal (**mono**) or many (**poly**)?
+# The solar cells of notebook 00, and two questions about the *same* pictures: is the cell **defective**? Is it cut from
+# one crystal (**mono**) or many (**poly**)?
 
 # %%
 cells = solar_cells.load(size=SIDE, seed=SEED)
@@ -90,8 +90,8 @@ pictures(axes, cells.val.pictures[torch.cat(show)], names)
 plt.show()
 
 # %% [markdown]
-# Two thirds of the cells work, so "always functional" is right for two thirds and finds *no* defect. **Balanced
-# accuracy** is not fooled: the share found of each class, averaged over the K classes,
+# "Always functional" is right for two thirds and finds *no* defect. **Balanced accuracy** is not fooled: the share
+# found of each class, averaged over the K classes,
 #
 # $$\text{balanced accuracy} = \frac1K\sum_{k} \frac{\text{examples of class } k \text{ that were found}}
 # {\text{examples of class } k}$$
@@ -100,8 +100,8 @@ plt.show()
 #
 # ## By hand: what does a picture look like to *f*?
 #
-# A good feature space puts pictures with the same answer close together. How close two are, the **cosine similarity**
-# says: the cosine of the angle between their features, after each feature has been centred and scaled.
+# Good features put pictures with the same answer close together. How close two are, the **cosine similarity** says: the
+# cosine of the angle between their features, each centred and scaled.
 #
 # $$x_{id} = \frac{z_{id} - m_d}{s_d} \qquad \cos(x_i, x_j) = \frac{x_i\cdot x_j}{\lVert x_i\rVert\,\lVert x_j\rVert}$$
 #
@@ -111,7 +111,7 @@ plt.show()
 # | $m_d, s_d$ | (D,) | mean and deviation of that feature over the training pictures |
 # | $\cos(x_i, x_j)$ | `similarity` (N, N) | 1 for the same direction, 0 for none in common |
 #
-# The simplest features are the **pixels** themselves: 32 × 32 grey values, each the mean of 3 × 3.
+# The simplest features: **pixels**, 32 × 32 grey values, each the mean of 3 × 3.
 
 
 # %%
@@ -132,15 +132,13 @@ print(f"the nearest neighbour has the same answer for {by_hand:.1%} of {len(z)}"
 assert abs(features.knn_accuracy(x, y, k=1) - by_hand) < 1e-9  # from sftlib
 
 # %% [markdown]
-# That is a classifier already: *answer what your nearest neighbour is*. With *k* neighbours that vote it is called **k
-# nearest neighbours** (kNN).
+# That is a classifier already. With *k* neighbours that vote it is called **k nearest neighbours** (kNN).
 #
 # ## Four things that *g* could read
 #
-# - **brightness**: eleven numbers, the mean, the deviation and nine quantiles of the grey values. No idea where
-#   anything is;
+# - **brightness**: eleven numbers, the mean, the deviation and nine quantiles of the grey values;
 # - **pixels**: 1,024 numbers;
-# - **random f**: 512 features of SqueezeNet as it was *before* anybody trained it. Same architecture, random weights;
+# - **random f**: 512 features of SqueezeNet *before* anybody trained it, with random weights;
 # - **pretrained f**: 512 features of SqueezeNet from ImageNet.
 #
 # What a pretrained network does better than a random one, it has *learned*.
@@ -185,14 +183,14 @@ NAMES = tuple(Z["whole"]["val"])
 print({name: tuple(z.shape) for name, z in Z["whole"]["val"].items()})
 
 # %% [markdown]
-# Now a **linear probe** of each: *g* alone is trained, on all 1,667 labels, with *f* as it is. (`linear_probe` does it
-# by **logistic regression**: the cross-entropy of a linear *g*, plus a penalty `l2` on large weights, has one lowest
-# point, and that is found directly.) The penalty is chosen for each on the validation pictures, by balanced accuracy;
-# the test pictures are used once.
+# Now a **linear probe** of each: *g* alone is trained, on all 1,667 labels. (`linear_probe` does it by **logistic
+# regression**: the cross-entropy of a linear *g*, plus a penalty `l2` on large weights, has one lowest point, which is
+# found directly.) Each penalty is chosen on the validation pictures, by balanced accuracy; the test pictures are used
+# once.
 #
 # **Predict.** For which question are the pretrained features clearly ahead of the raw pixels?
 #
-# (a) For both: that is why one takes them. (b) For the cell type. (c) For neither.
+# (a) For both. (b) For the cell type. (c) For neither.
 
 
 # %%
@@ -228,13 +226,13 @@ for question, y in truth.items():
 # %% [markdown]
 # **Read.** (c). The pretrained features lead in every row, but over 334 pictures the lead over raw pixels is *no
 # difference that we can see* for either question. And the random network, in which nothing was ever trained, is not far
-# behind: to stand above chance is no merit of a network; what counts is what it adds to the pixels. An interval without
-# 0 beside *pixels* would have refuted (c).
+# behind: what counts is what a network adds to the pixels. An interval without 0 beside *pixels* would have refuted
+# (c).
 #
 # ## Right for the wrong reason
 #
-# Raw pixels tell mono from poly almost without a mistake. Do they see crystals? The mean picture of each type, and
-# their difference:
+# Raw pixels tell mono from poly almost without a mistake. Do they see crystals? The mean of each type, and their
+# difference:
 
 # %%
 by_type = [pixels(cells.train.pictures[cells.train.types == t]).mean(0) for t in (0, 1)]
@@ -254,11 +252,10 @@ plt.show()
 # %% [markdown]
 # Mono cells are cut from round crystals, so their *corners are cut off*. Four dark corners say "mono", whatever the
 # crystal. That is a **shortcut**: something that goes with the answer in this data, and is not what you mean. A test
-# set from the same source has it too, so no test accuracy shows it. Cover it, and look again. Three views: the four
-# corners alone (16 of the 1,024 pixels each), everything but the corners, and the middle of the cell alone.
+# set from the same source has it too, so no test accuracy shows it. Cover it, and look again, with three views: the
+# four corners alone (16 of the 1,024 pixels each), all but the corners, the middle alone.
 #
-# **Predict.** Which loses more when the corners are gone: pixels, or the pretrained *f*? And what do the 64 corner
-# pixels know alone?
+# **Predict.** Which loses more without corners: pixels, or the pretrained *f*? What do the 64 corner pixels know alone?
 
 # %%
 C = SIDE // 8  # the side of a corner
@@ -302,19 +299,18 @@ assert lost < losses["pretrained f, middle", "pretrained f, whole"].interval.mea
 # **Read.** The 64 corner pixels alone are right nearly always: *pixels* needed nothing else. Without the corners they
 # lose, and in the middle of the cell more; the pretrained *f* loses nothing that we can see. As good on whole pictures,
 # for two reasons: pixels read the outline, *f* reads the grain. Had *f* lost as much as the pixels, it would have read
-# the corners too. A customer whose mono cells are full squares would have found out which model was right for the wrong
-# reason.
+# the corners too.
 #
 # ## The label-budget curve
 #
 # Now with *n* labels, from 10 to 1,000, six ways: *g* alone on each of the four, and two in which *f* learns too,
-# **from scratch** and **fine-tuned**: the same network and recipe, started from random and from pretrained weights.
+# **from scratch** and **fine-tuned**: one recipe, started from random and from pretrained weights.
 #
 # What was tuned, on what: each way has its own penalty or rate, chosen on the 222 validation pictures by balanced
-# accuracy. A penalty of five for each number of labels, on four runs that are not used again; a rate of three, with
-# 100 labels (for 10 to 100) or 300 (for 300 and 1,000), on two runs or one. Those 222 have labels too, so "10 labels"
-# are ten to learn from with 222 more to choose by. Many choices lie at the edge of what was tried (printed below), so
-# a wider search might change a curve. Five seeds decide which pictures are labelled, and all that is random.
+# accuracy. A penalty of five for each number of labels, on four runs not used again; a rate of three, with 100 labels
+# (for 10 to 100) or 300 (for 300 and 1,000), on two runs or one. So "10 labels" are ten to learn from and 222 more to
+# choose by. Many choices lie at the edge of what was tried (printed below): a wider search might change a curve. Five
+# seeds decide which pictures are labelled, and all that is random.
 
 # %%
 rows = results.read("label_budget")
@@ -337,8 +333,8 @@ def column(question, way):
 print(f"{len(rows)} rows; {edge} of {len(chosen)} choices at an edge of what was tried")
 
 # %% [markdown]
-# The table took about fifteen minutes of one core (`python tools/experiments/run.py label_budget`). Four of its ways
-# are quickly run again, here for seed 0:
+# The table took fifteen minutes of one core (`python tools/experiments/run.py label_budget`). Four of its ways again,
+# for seed 0:
 
 
 # %%
@@ -385,8 +381,7 @@ axes[0].set_ylabel("balanced accuracy")
 plt.show()
 
 # %% [markdown]
-# An order read off lines is no finding. So the course's rule: pairs that differ in **one** thing, seed by seed, with
-# intervals that hold together for all of the table.
+# An order read off lines is no finding. So by the course's rule: pairs that differ in **one** thing, seed by seed.
 
 # %%
 PAIRS = (
@@ -407,16 +402,16 @@ assert not seen["defect", "pretrained f, frozen", 300].visible
 # %% [markdown]
 # **Read.** (c), and with every number of labels: for defects five seeds can tell neither *fine-tuned* from *from
 # scratch* nor the pretrained features from the random ones. (The means say that with ten labels pretraining hurts, and
-# with 1,000 it helps a little. With ten pictures, training learns what is true of these ten only, which is called
-# *overfitting*.) For the cell type the pretrained *f* is 25 points ahead with ten labels, and visibly ahead in four of
-# the five rows. Same pictures, same 512 features: how near the *question* is to what *f* knows decides, not how near
-# the pictures are. An interval without 0 for defects would have refuted the first part; more seeds might still.
+# with 1,000 it helps a little. With ten pictures, training learns what is true of these ten only: *overfitting*.) For
+# the cell type the pretrained *f* is 25 points ahead with ten labels, and visibly ahead in four of the five rows. Same
+# pictures, same 512 features: how near the *question* is to what *f* knows decides. An interval without 0 for defects
+# would have refuted the first part; more seeds might still.
 #
 # ## How many labels is pretraining worth?
 #
-# Read the picture sideways. With *n* labels a way reaches some balanced accuracy; how many labels would the *other* way
-# have needed for it? Its mean curve, read backwards on the logarithmic axis, answers for each seed. Beyond its ends we
-# can only say "10 or fewer" and "1,000 or more".
+# Read the picture sideways. What one way reaches with *n* labels, how many would the *other* have needed for it? Its
+# mean curve, read backwards on the logarithmic axis, answers for each seed; beyond its ends only "10 or fewer" and
+# "1,000 or more".
 
 
 # %%
@@ -466,9 +461,8 @@ plt.show()
 #
 # ## Play
 #
-# Nothing is trained: the *k* nearest **labelled** neighbours vote, under each kind of features and each view, on the
-# validation pictures. Watch *pixels* on the cell type as the corners go. With 10 labels and *k* = 10 or more, why do
-# all curves start at 0.5?
+# The *k* nearest **labelled** neighbours vote, under each kind of features and each view, on the validation pictures.
+# Watch *pixels* on the cell type as the corners go. With *k* = 10 or more, why do all curves start at 0.5?
 
 
 # %%
@@ -528,18 +522,17 @@ explorer.still()
 #
 # <details><summary>Hint 1</summary>
 #
-# `F.normalize(a, dim=1)` gives every row the length 1; the products of such rows are the cosines.
+# `F.normalize(a, dim=1)` gives rows of length 1; their products are the cosines.
 #
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# `similarity.topk(k, dim=1).indices` (M, k) says which rows of `x` may vote. Their labels are `y[...]` of it.
+# `similarity.topk(k, dim=1).indices` (M, k): the rows of `x` that vote.
 #
 # </details>
 # <details><summary>Hint 3</summary>
 #
-# `F.one_hot(labels, num_classes)` (M, k, K) makes every label a ballot; sum the ballots over the neighbours, then
-# `argmax`.
+# `F.one_hot(labels, num_classes)` (M, k, K): sum over the neighbours, then `argmax`.
 #
 # </details>
 
@@ -560,12 +553,11 @@ check("01.neighbours", neighbours)
 # %% [markdown]
 # ### ★ Exercise 2: balanced accuracy
 #
-# Complete `balanced` from its formula above. A class of which there is no example does not count, neither above nor
-# below the fraction line.
+# Complete `balanced` from its formula. A class without examples does not count.
 #
 # <details><summary>Hint 1</summary>
 #
-# One class at a time: which rows have `y == k`, and for which share of *those* is `predicted` also *k*?
+# Of the rows with `y == k`, for which share is `predicted` also *k*?
 #
 # </details>
 # <details><summary>Hint 2</summary>
@@ -575,7 +567,7 @@ check("01.neighbours", neighbours)
 # </details>
 # <details><summary>Hint 3</summary>
 #
-# The mean is over classes, each counts the same however many examples it has. A mean over all rows is plain accuracy.
+# Each class counts the same; a mean over all rows is plain accuracy.
 #
 # </details>
 
@@ -603,18 +595,17 @@ check("01.balanced", balanced)
 #
 # <details><summary>Hint 1</summary>
 #
-# Walk along the points until one is at or above the target. The crossing lies between it and the one before.
+# The crossing lies between the first point at or above the target and the one before.
 #
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# Which share of the way *up* is needed? `(target - below) / (above - below)`.
+# The share of the way *up*: `(target - below) / (above - below)`.
 #
 # </details>
 # <details><summary>Hint 3</summary>
 #
-# The same share of the way to the right, in logarithms: log n = log a + share · (log b − log a), so n =
-# a · (b/a)^share.
+# The same share to the right, in logarithms: n = a · (b/a)^share.
 #
 # </details>
 
@@ -639,9 +630,8 @@ check("01.labels_needed", labels_needed)
 # %% [markdown]
 # ### ★★ Exercise 4: too many neighbours
 #
-# In the widget, *k* ends at 25. **Predict** accuracy and balanced accuracy of
-# `vote("whole", "pretrained f", "defect", 1000, k)` for *k* = 100, 300 and 1,000, then compute them. What is the
-# classifier at *k* = 1,000, and which of the two measures says so?
+# **Predict** accuracy and balanced accuracy of `vote("whole", "pretrained f", "defect", 1000, k)` for *k* = 100, 300
+# and 1,000, then compute them. What is the classifier at *k* = 1,000, and which measure says so?
 
 # %% [markdown] tags=["solution"]
 # **Exercise 4.** With all 1,000 as neighbours everybody gets the same vote: the majority. The accuracy stays above two
@@ -651,23 +641,21 @@ check("01.labels_needed", labels_needed)
 # %% [markdown]
 # ### ★★★ Exercise 5: another shortcut
 #
-# Is there something in these pictures that goes with *defect* and is not a defect: brightness, the module a cell comes
-# from, the frame? Decide how you would cover it, and what you would have to see to call it a shortcut, before you look.
+# What in these pictures goes with *defect* and is no defect: brightness, the module a cell comes from, the frame?
+# Decide how you would cover it, and what would make it a shortcut, before you look.
 #
 # ## Remember
 #
 # - Transfer is measured as a curve: accuracy over labels, with and without the pretrained weights, each way tuned.
-# - The controls decide: a random *f*, raw pixels, and the simplest numbers that you can think of. Run them first.
-# - A right answer may have a wrong reason: the cut corners. The test set shares the shortcut; only covering it tells.
-# - A frozen *f* helps as far as your question is about what it sees. Change one thing at a time to know what helped.
+# - The controls decide: a random *f*, raw pixels, the simplest numbers. Run them first.
+# - A right answer may have a wrong reason, and the test set shares the shortcut: cover it.
+# - A frozen *f* helps as far as your question is about what it sees.
 # - Balanced accuracy shows what accuracy hides when classes are unequal.
 #
 # **Limits**: one small network at 96 pixels, one data set, five seeds, 334 test pictures that all seeds share, *z* a
-# plain average, one recipe for training with few labels. At 224 pixels, or with another network, the frozen curve may
-# look better.
+# plain average, one recipe for training with few labels.
 #
 # **References.** Pan & Yang 2010, *A survey on transfer learning* (inductive and other transfer), IEEE TKDE 22. Geirhos
 # et al. 2020, *Shortcut learning in deep neural networks*, arXiv 2004.07780. Kornblith et al. 2019, arXiv 1805.08974
-# (do better ImageNet models transfer better). Raghu et al. 2019, arXiv 1902.07208 (pretraining that helps little, on
-# medical pictures). Deitsch et al. 2019, arXiv 1807.02894 (solar cells). Next: **02 Decoupling**; how to fine-tune is
-# 05, on a GPU 06, which network 07, which strategy 08.
+# (better ImageNet models). Raghu et al. 2019, arXiv 1902.07208 (pretraining that helps little). Deitsch et al. 2019,
+# arXiv 1807.02894 (solar cells). Next: **02 Decoupling**.

@@ -2,17 +2,15 @@
 # # 02 Decoupling: can any model be cut into an extractor f and a classifier g?
 #
 # A network looks like one thing. Here it becomes two, *f* and *g*, with *z* handed over between them. Six networks are
-# cut in this way: two for pictures, two for text, one that paints regions, one that draws boxes. Then the halves are
-# used apart.
+# cut: two for pictures, two for text, one that paints regions, one that draws boxes. Then the halves are used apart.
 #
 # Afterwards you can
 #
 # - cut a network that you have never seen, and prove that nothing was lost;
-# - say what each half costs, in parameters and in multiply-adds, and what that means for your time;
-# - use one *f* for several tasks: extract once, save and load the halves apart, swap heads, choose where to cut.
+# - say what each half costs, in parameters and in multiply-adds;
+# - use one *f* for several tasks: extract once, save the halves apart, swap heads, choose where to cut.
 #
-# **60 minutes** to read and try, half a minute to run. Before: notebooks 00 and 01, and what a convolution is. Nothing
-# is downloaded.
+# **60 minutes** to read and try, half a minute to run. Before: notebooks 00 and 01; what a convolution is.
 
 # %% tags=["setup"]
 import tempfile
@@ -48,8 +46,8 @@ L2 = 1e-2  # weight decay of all linear probes, not tuned
 # ## Look at the data: one set of pictures, two questions
 #
 # The solar cells of notebook 00 (Deitsch et al. 2019, arXiv 1807.02894). Each picture has two labels: is the cell
-# **defective**, and is it cut from one crystal (**mono**) or from many (**poly**)? Two tasks on the same pictures, so
-# the same *f* could serve both. Nothing is chosen today, so there is no validation part.
+# **defective**, and is it cut from one crystal (**mono**) or many (**poly**)? Two tasks, so one *f* could serve both.
+# Nothing is chosen today, so there is no validation part.
 
 # %%
 cells = solar_cells.load(size=SIDE, seed=SEED, fractions=(0.75, 0, 0.25))
@@ -69,7 +67,7 @@ plt.show()
 # %% [markdown]
 # ## By hand: a cut in two lines
 #
-# A network is a chain of functions. "*g* after *f*" is written $g \circ f$:
+# "*g* after *f*" is written $g \circ f$:
 #
 # $$\text{model}(x) = (g \circ f)(x) = g(f(x)), \qquad z = f(x)$$
 #
@@ -80,8 +78,8 @@ plt.show()
 # | *z* | `z` | what passes the cut: the features |
 # | *g* | `g`, `model.head` | everything after the cut: the classifier, or *head* |
 #
-# SqueezeNet as torchvision builds it has two children, `features` and `classifier`, and its `forward` flattens at the
-# end. Weights do not matter for a cut, so these are random.
+# torchvision's SqueezeNet has two children, `features` and `classifier`, and its `forward` flattens at the end. Weights
+# do not matter for a cut: these are random.
 
 # %%
 runtime.seed_everything(SEED)
@@ -102,18 +100,16 @@ squeeze.eval()
 
 # %% [markdown]
 # *Equal to the bit* is the right demand: the same operations in the same order give the same bits, so in eval mode any
-# difference means that something was left out at the cut (here, the flattening). Why `.eval()`? This network has a
-# *dropout* layer, which sets random entries to zero while training. In train mode the uncut network does not even
-# equal *itself*, so a difference would say nothing about the cut.
+# difference means that something was left out (here, the flattening). Why `.eval()`? A *dropout* layer sets random
+# entries to zero while training, so in train mode the uncut network does not even equal *itself*.
 #
-# And *z* need not be a list of numbers: the first thing *g* does here is another convolution, so *z* is a map, 512
-# channels of 13 × 13.
+# *z* need not be a list of numbers: *g* begins with a convolution here, so *z* is a map, 512 channels of 13 × 13.
 #
 # ## The same from `sftlib`
 #
-# `load_backbone` gives *f* with its pretrained weights, divided into **stages** where the map shrinks. The last stage,
-# `pool`, averages each channel over the map, so that *z* is (N, D) with D = 512 whatever the size of the picture.
-# `lower` runs the stages up to a name, `upper` the rest. So *f* itself can be cut again, anywhere.
+# `load_backbone` gives *f* with its pretrained weights, divided into **stages** where the map shrinks. The last,
+# `pool`, averages each channel over the map: *z* is (N, D), D = 512, whatever the size of the picture. `lower` runs the
+# stages up to a name, `upper` the rest: *f* itself can be cut again.
 
 # %%
 f = backbones.load_backbone("squeezenet1_1", size=SIDE)
@@ -128,14 +124,13 @@ with torch.inference_mode():
 # %% [markdown]
 # ## Any model: six networks, the same two names
 #
-# `Model(backbone, head)` does nothing but `head(backbone(x))`. If the two names are to hold for *any* model, they must
-# hold for the awkward ones.
+# `Model(backbone, head)` does nothing but `head(backbone(x))`. Do the two names hold for the awkward models too?
 #
-# A text enters as *tokens*, whole numbers that stand for words: x is (N, T). A network for text looks up a vector for
-# each token (an *embedding*). A **GRU** then reads from left to right and keeps a summary that it updates at each
-# token. A **Transformer** lets every token look at every other (*attention*), layer by layer; we take the mean of the T
-# results. To cut such a network, write a small **adaptor**: a module that holds the network's own parts and repeats
-# the first lines of its `forward`. It copies nothing: the parameters are the same objects.
+# A text enters as *tokens*, whole numbers that stand for words: x is (N, T). Each token is looked up as a vector (an
+# *embedding*). A **GRU** then reads from left to right and updates a summary at each token. A **Transformer** lets
+# every token look at every other (*attention*), layer by layer; we take the mean of the T results. To cut such a
+# network, write a small **adaptor**: a module that holds the network's own parts, the same objects, and repeats the
+# first lines of its `forward`.
 
 
 # %%
@@ -163,12 +158,11 @@ class Adaptor(nn.Module):
 
 
 # %% [markdown]
-# **DeepLab** says of each pixel what it belongs to (*segmentation*). At the end it must enlarge its small map to the
-# size of the picture, which *g* cannot know from the map alone. So *z* is a pair: the map and the size. **Faster
-# R-CNN** draws boxes around things (*detection*). Its *f* resizes the pictures and makes maps at several scales; its
-# *g* proposes boxes, then classifies them. So *z* is the pictures as resized, the maps, and the sizes before. All
-# weights are random. (The detector's thresholds are set so that it shows boxes, however unsure, although it has
-# learned nothing: comparing two empty answers would prove nothing.)
+# **DeepLab** names each pixel (*segmentation*). At the end it enlarges its small map to the size of the picture, so *z*
+# is a pair: the map and the size. **Faster R-CNN** draws boxes around things (*detection*). Its *f* resizes the
+# pictures and makes maps at several scales; its *g* proposes and classifies boxes. So *z* is the resized pictures, the
+# maps, and the sizes before. All weights are random. (The detector's thresholds are set so that it shows boxes although
+# it has learned nothing: two empty answers would prove nothing.)
 
 
 # %%
@@ -233,7 +227,7 @@ cuts = {  # name: (the uncut network, f, g, an input)
 
 # %% [markdown]
 # **The proof.** For each of the six: is `Model(f, g)(x)` equal to the uncut network's output, to the bit? And do *f*
-# and *g* together hold exactly the network's parameters, none lost, none copied, none on both sides?
+# and *g* together hold exactly its parameters, none lost, none copied, none on both sides?
 
 
 # %%
@@ -257,17 +251,17 @@ for name, (network, f_, g_, x) in cuts.items():
 # %% [markdown]
 # ## What each half costs
 #
-# **Parameters** are the numbers that can learn. **Multiply-adds** are the work of one forward pass: one multiplication
-# and one addition. In a convolution, each value of the output is one scalar product of a filter with a patch of the
+# **Parameters** are the numbers that can learn. **Multiply-adds**, one multiplication and one addition each, are the
+# work of a forward pass. In a convolution, each value of the output is a scalar product of a filter with a patch of the
 # input:
 #
 # $$\text{multiply-adds} = \underbrace{C_\text{out} H_\text{out} W_\text{out}}_{\text{values of the output}} \cdot
 # \underbrace{(C_\text{in} / \text{groups}) \cdot k \cdot k}_{\text{numbers in one filter}}$$
 #
-# with filters of *k* × *k*. A linear layer is the case without *H*, *W*, *k*. `groups` is 1, unless each filter sees
-# only a part of the channels. PyTorch's counter adds up such products while a network runs, module by module. It counts
-# the two operations of a multiply-add apart, and a count is a measurement: we check it by hand for one layer. (It
-# runs with gradients: without, PyTorch computes a Transformer's layers in one fused step that the counter misses.)
+# with filters of *k* × *k*. A linear layer has no *H*, *W*, *k*. `groups` is 1, unless each filter sees only some
+# channels. PyTorch's counter adds up such products while a network runs; it counts the two operations of a multiply-add
+# apart. We check it by hand for one layer. (It runs with gradients: without, a Transformer's layers are one fused step
+# that it misses.)
 
 
 # %%
@@ -289,8 +283,7 @@ assert costs["SqueezeNet"][first] == by_hand
 # %% [markdown]
 # **Predict.** With the cuts that were just proved, in which network does *g* do more than half of the work?
 #
-# (a) In none: *f* is the network, the head is small. (b) In SqueezeNet, whose *g* knows 1,000 classes. (c) In the two
-# that paint and draw.
+# (a) In none. (b) In SqueezeNet, whose *g* knows 1,000 classes. (c) In the two that paint and draw.
 
 
 # %%
@@ -313,17 +306,15 @@ for name, net in (("GRU", gru), ("Transformer", transformer)):
     print(f"{name}: {128 * 5_000 / n:.0%} of the parameters are embeddings")
 
 # %% [markdown]
-# **Read.** (c). "The head is small" is no law. DeepLab's *g* looks at each place of the map with filters of several
-# widths, Faster R-CNN's at each of a thousand proposed boxes: there, freezing *f* saves the smaller part. SqueezeNet's
-# *g* of 1,000 classes holds 41 % of its parameters; a linear one for our two classes has (512 + 1) · 2 = 1,026. And
-# parameters are not work: a text network may hold most of its numbers in a table that is only looked up. A share below
-# one half for the last two would have refuted (c).
+# **Read.** (c). DeepLab's *g* looks at each place of the map with filters of several widths, Faster R-CNN's at each of
+# a thousand proposed boxes: there, freezing *f* saves the smaller part. SqueezeNet's *g* of 1,000 classes holds 41 % of
+# its parameters; a linear one for our two classes has (512 + 1) · 2 = 1,026. And a text network may hold most of its
+# parameters in a table that is only looked up. A share below one half for the last two would have refuted (c).
 #
 # ## One f, two g's
 #
-# If *f* does not change, then *z* = *f*(*x*) does not change either: compute it **once**, keep it, and train only *g*
-# on it: the linear probe of notebook 01. For the experiment below we keep a little more: the mean over the map after
-# *every* stage, all from one pass.
+# If *f* does not change, neither does *z* = *f*(*x*): compute it **once**, and train only *g* on it: the linear probe
+# of notebook 01. For the experiment below we keep more: the mean over the map after *every* stage, all from one pass.
 
 
 # %%
@@ -362,13 +353,12 @@ for name, (column, _) in tasks.items():
 assert all(torch.equal(before[name], v) for name, v in f.state_dict().items())
 
 # %% [markdown]
-# Both heads beat the constant answer, and *f* is the same to the bit as before. The second task cost no second pass of
-# *f*.
+# Both heads beat the constant answer, and *f* is the same to the bit. The second task cost no second pass of *f*.
 #
 # ## Saved and loaded apart
 #
-# `save_parts` writes *f* and *g* to two files. With `backbone=False` only the small one of the head is loaded: a
-# **swapped head** turns the defect finder into a crystal expert.
+# `save_parts` writes *f* and *g* to two files. With `backbone=False` only the head's is loaded: a **swapped head**
+# turns the defect finder into a crystal expert.
 
 # %%
 defect, kind = (Model(f, head).eval() for head in heads.values())
@@ -387,16 +377,15 @@ with torch.inference_mode():
 # %% [markdown]
 # ## Experiment: where to cut?
 #
-# The usual cut is at the very top. But *f* was trained to tell dogs from mushrooms, and its upper stages are the most
-# specialised. Low stages know edges and textures.
+# The usual cut is at the very top. But *f* was trained to tell dogs from mushrooms; low stages know edges and textures.
 #
 # **Predict.** A linear probe on the features after each stage: where is the accuracy best?
 #
 # (a) At the top, for both questions. (b) In the middle for both, and clearly worse at the top. (c) The cell type
 # nearly everywhere; the defects need some depth, and then we see no difference.
 #
-# The pictures are dealt into four parts, and a probe that learned from three is tested on the fourth
-# (*cross-validation*). So two cuts are compared on all 2,223 pictures, picture by picture.
+# A probe that learned from three quarters of the pictures is tested on the fourth, in turn (*cross-validation*): two
+# cuts are compared on all 2,223 pictures, picture by picture.
 
 # %% tags=["varies"]
 everything = torch.cat(parts)  # (2223, 1347)
@@ -453,7 +442,7 @@ plt.show()
 # 01); *x*, the mean brightness alone, does no better than the constant answer. The defects need more depth: the stem is
 # visibly below the top, but from stage 1 on there is *no difference that we can see*. That is not "as good": the
 # interval of stage 1 leaves room for a loss of nearly three points, that of stage 2 for a gain of as much. A curve that
-# rises to the very top would have refuted (c); on everyday photographs that is what one expects (Yosinski et al. 2014).
+# rises to the very top would have refuted (c).
 #
 # ## Where it breaks
 #
@@ -472,13 +461,12 @@ assert right < constant - 0.1
 
 # %% [markdown]
 # To this *f*, 0 is the mean colour of photographs, so with Lite0's numbers every picture is nearly an even grey. *g*
-# answers all the same, and is right less often than the constant answer. No error, no warning. That is why the
-# preprocessing is an attribute of *f* (`f.preprocess`).
+# answers all the same, and is right less often than the constant answer, without an error. So the preprocessing is an
+# attribute of *f* (`f.preprocess`).
 #
 # ## Play
 #
-# Move the cut through the stages of a network. Where does it give *g* half of the work? Half of the parameters? (The
-# title says which cut was proved above.)
+# Where does the cut give *g* half of the work? Half of the parameters? (The title says which cut was proved above.)
 
 # %%
 s, b, r, e = squeeze.features, transformer.body.layers, resnet, detector
@@ -531,22 +519,22 @@ explorer.still()
 #
 # ### ★ Exercise 1: the parameters of each side
 #
-# Complete `sides`: from a list of stages (modules) and a cut, the number of parameters in *f* (the first `cut` stages)
-# and in *g* (the others), as a pair. Count numbers, not tensors, and count frozen ones too.
+# Complete `sides`: the number of parameters in *f* (the first `cut` of the stages) and in *g* (the others), as a pair.
+# Count numbers, not tensors, frozen ones too.
 #
 # <details><summary>Hint 1</summary>
 #
-# `stage.parameters()` gives the weight and bias tensors of one stage.
+# `stage.parameters()` gives the tensors of one stage.
 #
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# `p.numel()` is how many numbers the tensor `p` holds.
+# `p.numel()` is how many numbers `p` holds.
 #
 # </details>
 # <details><summary>Hint 3</summary>
 #
-# First make a list with one count a stage. Then both answers are sums over a part of it.
+# Make a list with one count a stage; both answers are sums over a part of it.
 #
 # </details>
 
@@ -567,8 +555,8 @@ check("02.sides", sides)
 # ### ★ Exercise 2: cut
 #
 # Complete `cut_at`: it cuts an `nn.Sequential` after its first *k* layers, for any *k* from 0 to its length, and
-# returns two modules with `g(f(x))` equal to `model(x)`. Their parameters must be the model's own, not copies, and the
-# model must stay as it is.
+# returns two modules with `g(f(x))` equal to `model(x)`. Their parameters are the model's own, and the model stays as
+# it is.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -577,12 +565,12 @@ check("02.sides", sides)
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# A list is divided by slices. What does a slice of an `nn.Sequential` give you? Print one.
+# What does a slice of one give you? Print it.
 #
 # </details>
 # <details><summary>Hint 3</summary>
 #
-# An empty `nn.Sequential()` is a module that returns its input: just what *f* is for *k* = 0.
+# An empty `nn.Sequential()` returns its input: what *f* is for *k* = 0.
 #
 # </details>
 
@@ -600,22 +588,22 @@ check("02.cut", cut_at)
 # %% [markdown]
 # ### ★ Exercise 3: swap the head
 #
-# Complete `with_new_head`: it returns a **new** `Model` with the same *f*, the same object, and a new linear head for
-# `num_classes` classes. The old model keeps its own head. (`model.head.in_features` is the width of the old head.)
+# Complete `with_new_head`: a **new** `Model` with the same *f*, the same object, and a new linear head for
+# `num_classes` classes. The old model keeps its head. (`model.head.in_features` is its width.)
 #
 # <details><summary>Hint 1</summary>
 #
-# A `Model` is made from two modules. You have one of them already.
+# A `Model` is made from two modules; you have one.
 #
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# `model.head = …` would change the old model. Call `Model(…, …)` instead.
+# `model.head = …` would change the old model.
 #
 # </details>
 # <details><summary>Hint 3</summary>
 #
-# `LinearHead(feature_dim, num_classes)` makes a new head; the feature dimension is that of the old one.
+# `LinearHead(feature_dim, num_classes)` makes a new head.
 #
 # </details>
 
@@ -634,22 +622,22 @@ check("02.swap_head", with_new_head)
 # ### ★ Exercise 4: the work of a convolution
 #
 # Complete `convolution_work`: the multiply-adds of a convolution with `c_in` input and `c_out` output channels and
-# filters of `k` × `k`, for one square input of `side` × `side`. No network runs: work out the side of the output
-# first. With `padding` p, the filter fits ⌊(side + 2p − k) / stride⌋ + 1 times along a side.
+# filters of `k` × `k`, for one square input of `side` × `side`. With `padding` p, the filter fits ⌊(side + 2p − k) /
+# stride⌋ + 1 times along a side.
 #
 # <details><summary>Hint 1</summary>
 #
-# The formula above: values of the output, times the numbers in one filter.
+# Values of the output, times the numbers in one filter.
 #
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# ⌊a / b⌋ is `a // b`. The output has `c_out` maps of that side squared.
+# ⌊a / b⌋ is `a // b`.
 #
 # </details>
 # <details><summary>Hint 3</summary>
 #
-# With groups, a filter sees `c_in // groups` channels, each with k · k numbers.
+# A filter sees `c_in // groups` channels.
 #
 # </details>
 
@@ -669,23 +657,21 @@ check("02.convolution_work", convolution_work)
 # ### ★ Exercise 5: extract without leaving a trace
 #
 # Complete `features`: z = *f*(*x*) in eval mode (no dropout, BatchNorm with its stored statistics) and without
-# gradients. Afterwards *f* is as it was: **each** of its modules in the mode it had. Some may have been in eval mode
-# while others trained.
+# gradients. Afterwards *f* is as it was: **each** of its modules in the mode it had. Some may have been in eval mode.
 #
 # <details><summary>Hint 1</summary>
 #
-# `f.eval()` sets the mode of all modules in *f*; `with torch.no_grad():` keeps PyTorch from recording gradients.
+# `f.eval()` sets the mode of all modules in *f*.
 #
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# The mode of one module is its attribute `training`. `f.modules()` goes through all of them, *f* itself included.
+# A module's mode is its attribute `training`; `f.modules()` goes through all.
 #
 # </details>
 # <details><summary>Hint 3</summary>
 #
-# Before `f.eval()`, remember `module.training` for each. At the end set it back, one by one: `f.train()` would set
-# all to the same.
+# Remember each mode first, and set it back one by one: `f.train()` would set all to the same.
 #
 # </details>
 
@@ -709,20 +695,17 @@ check("02.features", features)
 # %% [markdown]
 # ## Remember
 #
-# - Any model is *g ∘ f*. What passes the cut may be a list, a map, or several maps with the sizes of the pictures.
-# - A cut is right when, in eval mode, the output is equal to the bit and every parameter is on exactly one side.
-# - Who has the work and who the parameters depends on the network. Count, with hooks, and check the count.
-# - A fixed *f* is computed once. Any number of heads can then be trained, saved, loaded and swapped, each on its own.
-# - The top is not always the best place to cut, and the preprocessing belongs to *f*.
+# - Any model is *g ∘ f*; *z* may be a list, a map, or several maps with the sizes of the pictures.
+# - A cut is right when, in eval mode, the output is equal to the bit and every parameter on exactly one side.
+# - Who has the work and who the parameters depends on the network. Count, and check the count.
+# - A fixed *f* is computed once, for any number of heads.
+# - The top is not always the best cut, and the preprocessing belongs to *f*.
 #
-# **Limits.** One data set of 2,223 certain pictures, one pretrained *f*, small pictures, linear probes with one fixed
-# weight decay. The intervals hold the noise of the pictures, not that of other training pictures, and cells of the
-# same solar module lie in several of the four parts. To *choose* a cut, compare on a validation part. Multiply-adds
-# are not seconds.
+# **Limits.** One data set of 2,223 certain pictures, one pretrained *f*, small pictures, probes with one fixed weight
+# decay. The intervals hold the noise of the pictures, not that of other training pictures; cells of one solar module
+# lie in several parts. To *choose* a cut, compare on a validation part. Multiply-adds are not seconds.
 #
-# **References.** Deitsch et al. 2019, arXiv 1807.02894 (data). Yosinski et al. 2014, *How transferable are features in
-# deep neural networks?*, arXiv 1411.1792. Alain and Bengio 2016, *Understanding intermediate layers using linear
-# classifier probes*, arXiv 1610.01644. Ren et al. 2015, *Faster R-CNN*, arXiv 1506.01497. Chen et al. 2017, *Rethinking
-# atrous convolution* (DeepLabv3), arXiv 1706.05587. Cho et al. 2014 (GRU), arXiv 1406.1078. Vaswani et al. 2017,
-# *Attention is all you need*, arXiv 1706.03762. Next: **03 The combined loss**, where *f* and *g* each learn from a
-# loss of their own.
+# **References.** Deitsch et al. 2019, arXiv 1807.02894 (data). Yosinski et al. 2014 (which stages transfer), arXiv
+# 1411.1792. Alain and Bengio 2016 (probes), arXiv 1610.01644. Ren et al. 2015 (Faster R-CNN), arXiv 1506.01497. Chen et
+# al. 2017 (DeepLabv3), arXiv 1706.05587. Cho et al. 2014 (GRU), arXiv 1406.1078. Vaswani et al. 2017 (Transformer),
+# arXiv 1706.03762. Next: **03 The combined loss**.

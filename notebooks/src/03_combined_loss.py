@@ -1,13 +1,13 @@
 # %% [markdown]
 # # 03 The combined loss: should the features have a loss of their own?
 #
-# So far *f* learned only through *g*: the classifier's loss $L_g$ sent its gradient back into the extractor. One can
-# also judge the features directly, by a second loss $L_f$ on $z = f(x)$, and train on the sum, with a weight λ:
+# So far *f* learned only through *g*, from the classifier's loss $L_g$. One can also judge the features directly, by a
+# second loss $L_f$ on $z = f(x)$, and train on the sum, with a weight λ:
 #
 # $$L = L_g(g(f(x)), y) + \lambda\, L_f(f(x), y)$$
 #
-# First the loss that works, with its gradient. Then a much-copied article that meant it and wrote something else: its
-# twenty lines fail in seven ways. Last, the question whether any of it helps.
+# First the loss that works. Then an article that meant it and wrote something else: its twenty lines fail in seven
+# ways. Last, whether any of it helps.
 #
 # Afterwards you can
 #
@@ -15,8 +15,7 @@
 # - say what a loss on features needs, and find the mistakes that make it do nothing;
 # - compare losses fairly, with the answer "no difference that we can see" allowed.
 #
-# **65 minutes** to read and try, half a minute to run. Before: notebooks 00 and 02; what a gradient is. Nothing is
-# downloaded.
+# **65 minutes** to read and try, half a minute to run. Before: notebooks 00 and 02; what a gradient is.
 
 # %% tags=["setup"]
 import math
@@ -130,7 +129,7 @@ for name, other in (("autograd", by_autograd), ("finite differences", by_differe
 assert ((by_formula * z).sum(1).abs() < 1e-12).all()  # orthogonal to z
 
 # %% [markdown]
-# Where does the gradient vanish? **Predict**: only where the loss is smallest, θ = 0, or also somewhere else?
+# Where does the gradient vanish? **Predict**: only at θ = 0, or also elsewhere?
 
 # %%
 theta = torch.linspace(0, math.pi, 181, dtype=torch.float64)
@@ -152,8 +151,8 @@ assert torch.allclose(n, theta.sin(), atol=1e-9)
 # %% [markdown]
 # **Read.** Also at 180°: a picture that points *exactly the wrong way gets no push at all*, and one near it hardly any.
 # And the gradient of three times longer features is a third as long. A step on z itself is orthogonal to z, so it can
-# only make z longer (Pythagoras again), and the angle turns ever more slowly. Both say: **the cosine loss needs its own
-# learning rate**. To compare it with cross-entropy at cross-entropy's rate would be rigged.
+# only make z longer (Pythagoras again), and the angle turns ever more slowly. So **the cosine loss needs its own
+# learning rate**.
 #
 # ## A floor for features after a ReLU
 #
@@ -165,8 +164,8 @@ assert torch.allclose(n, theta.sin(), atol=1e-9)
 # $$L_f \;\ge\; 1 - \tfrac12\big(\lVert\mu_+\rVert + \lVert(-\mu)_+\rVert\big)
 # \;\ge\; 1 - \tfrac1{\sqrt2} \approx 0.293$$
 #
-# All-positive vectors are never more than 90° apart, and opposite directions ask for 180°. We let features go wherever
-# they like, with and without the ReLU:
+# All-positive vectors are never more than 90° apart, and opposite directions ask for 180°. We let features go free,
+# with and without the ReLU:
 
 # %%
 opposite = losses.simplex_prototypes(2, 16)  # μ and −μ, D = 16
@@ -196,16 +195,16 @@ print({k: round(v[-1], 3) for k, v in history.items()}, f"floor {floor:.3f}")
 assert abs(history["after a ReLU"][-1] - floor) < 0.01 > history["may be negative"][-1]
 
 # %% [markdown]
-# So from here on f ends with one more, fixed operation, `Standardise`: each feature minus its mean, divided by its
-# deviation (both measured once, on the labelled pictures). $L_f$ acts on *centred* z, which may point anywhere. And the
-# directions are fixed: a **simplex**, K directions as far apart as K can be, with all cosines −1/(K−1).
+# So from here on f ends with a fixed operation, `Standardise`: each feature minus its mean, divided by its deviation
+# (measured once, on the labelled pictures). $L_f$ acts on *centred* z, which may point anywhere. And the directions are
+# fixed: a **simplex**, K directions as far apart as K can be, with all cosines −1/(K−1).
 #
 # ## Directions that learn need something that pushes
 #
-# Could the directions be learned too? The loss rewards agreement of z with its own μ and says nothing about other
-# classes. If all features and all μ fall onto *one* direction, it is 0, perfect, and useless. We train a projection to
-# two numbers, with learned μ, without and with a *repulsion*: the mean of $(\cos + \frac1{K-1})^2$ over pairs of
-# directions, which draws their cosines to −1/(K−1) from above and from below.
+# Could the directions be learned too? The loss rewards agreement of z with its own μ. If all features and all μ fall
+# onto *one* direction, it is 0, perfect, and useless. We train a projection to two numbers, with learned μ, without and
+# with a *repulsion*: the mean of $(\cos + \frac1{K-1})^2$ over pairs of directions, which draws their cosines to
+# −1/(K−1) from above and from below.
 
 
 # %%
@@ -232,14 +231,14 @@ assert found["without"][0] < found["with"][0]
 assert found["without"][1] > 0.95 > 0 > found["with"][1]
 
 # %% [markdown]
-# The smaller loss belongs to the useless solution. A loss that falls is not a model that learns.
+# The smaller loss belongs to the useless solution.
 #
 # ## The article's loss, as published
 #
-# The code below does what the article's does, line by line: a ResNet-50 without its last layer as extractor, frozen;
-# a new linear classifier; $L_f = 1 - $ cosine similarity of features and *labels*; SGD on the classifier. Two changes:
-# the article has no data, so a loader is supplied, and the weights are random instead of downloaded, which changes
-# numbers but no shape. **Predict.** How many of its five steps go wrong: features, outputs, two losses, backward?
+# The code below does what the article's does, line by line: a ResNet-50 without its last layer as extractor, frozen; a
+# new linear classifier; $L_f = 1 - $ cosine similarity of features and *labels*; SGD on the classifier. Two changes: a
+# loader is supplied, and the weights are random, which changes no shape. **Predict.** How many of its five steps go
+# wrong: features, outputs, two losses, backward?
 
 # %%
 runtime.seed_everything(SEED)
@@ -274,9 +273,9 @@ def train_as_published():
 train_as_published()
 
 # %% [markdown]
-# **Failure 1, a missing import** (`F`; we have it above): loud, one line mends it. **Failure 2, shapes**, this message.
-# The extractor ends with a pooling that leaves maps of one pixel: (N, D, 1, 1), not (N, D). `nn.Linear` works on the
-# last axis, finds length 1, and stops. That is lucky, for the line *before* it has already gone wrong and said nothing.
+# **Failure 1, a missing import** (`F`): one line mends it. **Failure 2, shapes**, this message. The extractor ends with
+# a pooling that leaves maps of one pixel: (N, D, 1, 1), not (N, D). `nn.Linear` works on the last axis, finds length 1,
+# and stops. The line *before* it has gone wrong and said nothing.
 #
 # **Failure 3, a silent broadcast.** Four pictures, four labels, and *sixteen* losses. Tensors of unequal shape are
 # *broadcast*: aligned at their last axes, and repeated where one has length 1. So every picture is compared with every
@@ -412,8 +411,7 @@ print(f"live: {test:.1%} of the test pictures, in the table {float(row['test']):
 assert abs(test - float(row["test"])) < 0.02  # rounding may turn a few pictures
 
 # %% [markdown]
-# Now all rows. By the course's one rule: differences to cross-entropy, seed by seed, with intervals that hold together
-# for all thirteen of them.
+# Now all rows. By the course's one rule: differences to cross-entropy, seed by seed, all thirteen intervals together.
 
 # %% tags=["varies"]
 SEEDS = sorted({seed for *_, seed in row_of})
@@ -441,9 +439,9 @@ plt.show()
 
 # %% [markdown]
 # **Read.** (c): not one of the thirteen intervals excludes 0, on either side. With 100 labels all eight means lie
-# *below* cross-entropy; but they share its runs, so eight on one side are not eight witnesses. What the intervals do
-# not exclude is a gain of some points: six seeds and 334 pictures are too few for that. An interval wholly above 0
-# would have refuted (c), one above five points would have meant (a).
+# *below* cross-entropy; but they share its runs, so eight on one side are not eight witnesses. They do not exclude a
+# gain of some points: six seeds and 334 pictures are too few for that. An interval wholly above 0 would have refuted
+# (c).
 #
 # ## Play
 #
@@ -507,7 +505,7 @@ explorer.still()
 #
 # <details><summary>Hint 1</summary>
 #
-# First the unit vector ẑ = z / ‖z‖, then cos θ as an inner product: `unit @ mu`.
+# First ẑ = z / ‖z‖, then cos θ: `unit @ mu`.
 #
 # </details>
 # <details><summary>Hint 2</summary>
@@ -539,25 +537,23 @@ check("03.cosine_gradient", cosine_gradient)
 # %% [markdown]
 # ### ★ Exercise 2: why did it collapse?
 #
-# A colleague trains prototypes together with the features. Her loss is the cosine loss, it falls to zero, and all
-# three prototypes end in one place. Find out what is missing in `her_loss`, and mend it. The checker trains a small
-# projection and three prototypes with your loss, 120 steps of SGD, on features that share most of their direction.
+# A colleague trains prototypes together with the features. Her cosine loss falls to zero, and all three end in one
+# place. Find out what is missing in `her_loss`, and mend it. The checker trains a small projection and three prototypes
+# with your loss, on features that share most of their direction.
 #
 # <details><summary>Hint 1</summary>
 #
-# What is the value of her loss when all features and all prototypes are the same vector?
+# What is her loss when all features and prototypes are one vector?
 #
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# Something must make that place expensive: a term that grows when two prototypes come close, or a loss that compares
-# the own prototype with the others.
+# Something must make that place expensive: a term that grows when two prototypes come close.
 #
 # </details>
 # <details><summary>Hint 3</summary>
 #
-# `losses.prototype_repulsion(prototypes)` is one such term; a cross-entropy of scaled cosines to all K prototypes is
-# another way.
+# `losses.prototype_repulsion(prototypes)` is one such term.
 #
 # </details>
 
@@ -585,7 +581,7 @@ check("03.no_collapse", my_loss)
 #
 # <details><summary>Hint 1</summary>
 #
-# The K rows of `torch.eye(K)` are at right angles: all inner products 0. That is not far enough.
+# The rows of `torch.eye(K)` are at right angles: not far enough.
 #
 # </details>
 # <details><summary>Hint 2</summary>
@@ -595,7 +591,7 @@ check("03.no_collapse", my_loss)
 # </details>
 # <details><summary>Hint 3</summary>
 #
-# Subtract the mean of the rows (every entry of it is 1/K), then give each row length 1.
+# Subtract the mean of the rows, then give each row length 1.
 #
 # </details>
 
@@ -615,9 +611,8 @@ check("03.simplex", simplex_directions)
 # %% [markdown]
 # ### ★★ Exercise 4: directions that a ReLU can reach
 #
-# In *A floor for features after a ReLU*, replace `opposite` by the first two axes, `torch.eye(16)[:2]`: a right angle
-# instead of opposite directions. **Predict** the floor and where the two curves end. Why does one not always take the
-# axes, then? (Think of K classes and D numbers, and of how far apart the classes end.)
+# In *A floor for features after a ReLU*, replace `opposite` by the first two axes, `torch.eye(16)[:2]`. **Predict** the
+# floor and where the two curves end. Why does one not always take the axes? (Think of K classes and D numbers.)
 
 # %% [markdown] tags=["solution"]
 # **Exercise 4.** The axes have no negative entry, so $\lVert\mu_+\rVert = 1$, the floor is 0, and both curves fall to
@@ -627,22 +622,20 @@ check("03.simplex", simplex_directions)
 # %% [markdown]
 # ### ★★★ Exercise 5: rescue it
 #
-# Find a setting in which one of these losses visibly helps: fewer labels, other data, f trained from scratch (where
-# Barz and Denzler found gains), more classes. Decide the number of seeds, of comparisons, and what would refute you
-# *before* you look.
+# Find a setting in which one of these losses visibly helps: fewer labels, other data, f trained from scratch, more
+# classes. Decide seeds, comparisons, and what would refute you *before* you look.
 #
 # ## Remember
 #
 # - A loss on features needs shapes (N, D), one number at the end, a *direction* for each class, and something that can
-#   learn behind it. Check the last first: does any weight end up different with and without it?
+#   learn behind it. Does any weight end up different with it?
 # - Cosine loss: gradient $-(\mu-\cos\theta\,\hat z)/\lVert z\rVert$, orthogonal to z, zero at 0° *and at 180°*.
 # - Features after a ReLU cannot point both ways: centre or project them first.
 # - What pulls together needs something that pushes apart, or all falls into one point with a perfect loss.
 #
 # **Limits.** One data set with two classes, one network, the last stage of f trained at 96 pixels, six seeds, one split
-# with 334 test pictures that all seeds share. The grids were small, and several choices lie at their edge. Other data,
-# more classes or training from scratch may say otherwise: Barz and Denzler report large gains for small data sets
-# *trained from scratch*.
+# with 334 test pictures that all seeds share. The grids were small, and several choices lie at their edge. Barz and
+# Denzler report large gains for small data sets *trained from scratch*.
 #
 # **References.** Barz and Denzler 2020, *Deep learning on small datasets without pre-training using cosine loss*,
 # arXiv 1901.09054. Deitsch et al. 2019, arXiv 1807.02894 (data). **Going deeper**:

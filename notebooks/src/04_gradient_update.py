@@ -1,18 +1,16 @@
 # %% [markdown]
 # # 04 The gradient update: f ← f − α ∂L/∂f, g ← g − α ∂L/∂g
 #
-# **What does this line do, exactly?** All of fine-tuning is this one line, repeated. Here you derive it with pencil
-# and paper for a network of two layers, index by index, check it in three ways that must agree, find out which loss
-# moves which half, and see on a real network what a step too long does.
+# **What does this line do, exactly?** Here you derive it for a network of two layers, index by index, check it in three
+# ways, find out which loss moves which half, and see on a real network what a step too long does.
 #
 # Afterwards you can
 #
 # - derive ∂L/∂*f* and ∂L/∂*g* for a combined loss, and check any gradient against finite differences;
-# - say which loss moves which parameters, and cut that with one word (`detach`) when you want to;
+# - say which loss moves which parameters, and cut that with `detach`;
 # - predict from the curvature at which α training breaks, and say when a batch may be cut into pieces.
 #
-# **65 minutes** to read and try, 1 minute to run. You need notebook 03 (the combined loss), the chain rule, and
-# sums with indices.
+# **60 minutes** to read and try, 1 minute to run. You need notebook 03, the chain rule, and sums with indices.
 
 # %% tags=["setup"]
 import copy
@@ -34,10 +32,9 @@ use_style()
 # %% [markdown]
 # ## The idea
 #
-# The forward arrows compute the loss. The dashed arrows carry the **gradient** back: for each number in *f* and in
-# *g*, how fast *L* grows when that number grows. A step goes the other way, and α, the *learning rate*, says how far.
-# Two of the dashed arrows arrive at *z* and go on into *f*, one from each loss. Only one arrives at *g*. Which loss
-# moves which part is what we call the *ledger*.
+# The forward arrows compute the loss. The dashed arrows carry the **gradient** back: how fast *L* grows with each
+# number in *f* and *g*. A step goes the other way, and α, the *learning rate*, says how far. Two dashed arrows arrive
+# at *z* and go on into *f*, one from each loss. Only one arrives at *g*. Which loss moves which part is the *ledger*.
 
 # %%
 fig, ax = plt.subplots(figsize=(9, 3.4))
@@ -55,8 +52,8 @@ LAMBDA = 0.5  # λ in L = L_g + λ L_f
 # %% [markdown]
 # ## Look at the data, and forward by hand
 #
-# For the derivation, a batch that could be written on paper: N = 11 rows of C = 7 numbers, in K = 3 classes; 64-bit
-# numbers, so that rounding does not hide a mistake. The smallest model with both halves:
+# A batch that fits on paper: N = 11 rows of C = 7 numbers, K = 3 classes; 64-bit numbers, so that rounding hides no
+# mistake. The smallest model with both halves:
 #
 # $$z = f(x) = \tanh(A x) \qquad l = g(z) = B z \qquad L = L_g + \lambda L_f$$
 # $$L_g = \frac1N\sum_i -\log p_{i,y_i} \qquad L_f = \frac1N\sum_i \Bigl(1 - \frac{z_i\cdot\mu_{y_i}}{\|z_i\|}\Bigr)$$
@@ -88,18 +85,17 @@ def both_losses(A, B, x=x, mu=mu):
 # %% [markdown]
 # ## By hand: backward through *g*
 #
-# Start at the end. For one row, $-\log p_y = -l_y + \log\sum_j e^{l_j}$. The derivative of the second part is
+# For one row, $-\log p_y = -l_y + \log\sum_j e^{l_j}$. The derivative of the second part is
 #
 # $$\frac{\partial}{\partial l_k}\log\sum_j e^{l_j} = \frac{e^{l_k}}{\sum_j e^{l_j}} = p_k$$
 #
 # and that of $-l_y$ is −1 for *k* = *y* and 0 elsewhere. With $Y_{ik}$ = 1 where *k* is row *i*'s class, the mean over
-# N rows gives the *error* **E**: what was said minus what is right.
+# N rows gives the *error* **E**:
 #
 # $$E_{ik} = \frac{\partial L_g}{\partial l_{ik}} = \frac{p_{ik} - Y_{ik}}{N}$$
 #
-# Now $l_{ik} = \sum_d B_{kd}\, z_{id}$. The number $B_{kd}$ appears in the logit *k* of every row *i*, with the factor
-# $z_{id}$; the number $z_{id}$ appears in every logit *k* of its row, with the factor $B_{kd}$. The chain rule adds up
-# all ways:
+# Now $l_{ik} = \sum_d B_{kd}\, z_{id}$. $B_{kd}$ appears in logit *k* of every row *i*, with the factor $z_{id}$;
+# $z_{id}$ appears in every logit *k* of its row, with the factor $B_{kd}$. The chain rule adds up all ways:
 #
 # $$\frac{\partial L_g}{\partial B_{kd}} = \sum_i E_{ik}\, z_{id} \qquad\qquad
 # \frac{\partial L_g}{\partial z_{id}} = \sum_k E_{ik}\, B_{kd}$$
@@ -119,9 +115,9 @@ print("each row of E sums to zero:", bool(E.sum(dim=1).abs().max() < 1e-12))
 #
 # $$\frac{\partial L_f}{\partial z_i} = -\frac{1}{N}\,\frac{\mu_{y_i} - (\hat z_i\cdot\mu_{y_i})\,\hat z_i}{\|z_i\|}$$
 #
-# At *z* both messages are **added**; from there on there is only one. Then $z_{id} = \tanh(a_{id})$ with
-# $a_{id} = \sum_c A_{dc}\,x_{ic}$. The derivative of tanh is $1-\tanh^2$, so each entry is multiplied by
-# $1 - z_{id}^2$, and $A_{dc}$ appears in $a_{id}$ of every row *i*, with the factor $x_{ic}$:
+# At *z* both messages are **added**. Then $z_{id} = \tanh(a_{id})$ with $a_{id} = \sum_c A_{dc}\,x_{ic}$. The
+# derivative of tanh is $1-\tanh^2$, so each entry is multiplied by $1 - z_{id}^2$, and $A_{dc}$ appears in $a_{id}$ of
+# every row *i*, with the factor $x_{ic}$:
 #
 # $$\delta_{id} = \Bigl(\lambda\frac{\partial L_f}{\partial z_{id}} + \sum_k E_{ik}B_{kd}\Bigr)(1 - z_{id}^2) \qquad
 # \frac{\partial L}{\partial A_{dc}} = \sum_i \delta_{id}\,x_{ic}$$
@@ -140,8 +136,8 @@ for name, gradient in by_hand.items():
 # %% [markdown]
 # ## Three ways that must agree
 #
-# **Autograd** does the same by machine: PyTorch writes down each operation and walks back through them. **Finite
-# differences** know nothing of rules: move one number by ±ε and look at the loss,
+# **Autograd**: PyTorch writes down each operation and walks back through them. **Finite differences**: move one number
+# by ±ε and look at the loss,
 # $\partial L/\partial a \approx \bigl(L(a+\varepsilon) - L(a-\varepsilon)\bigr)/2\varepsilon$.
 
 
@@ -181,8 +177,7 @@ for i, (name, gradient) in enumerate(by_hand.items()):
     agree(f"{name} by hand, finite differences", gradient, differences, 1e-8)
 
 # %% [markdown]
-# (`torch.autograd.gradcheck` is PyTorch's own version of the third way. It asks for float64.) **Predict**: with 32-bit
-# numbers (float32), what happens to finite differences as ε gets smaller?
+# **Predict**: with 32-bit numbers (float32), what happens to finite differences as ε gets smaller?
 #
 # (a) Always better. (b) Better, then worse. (c) The number format does not matter.
 
@@ -203,14 +198,14 @@ stuck = A.detach().float()
 assert torch.equal(stuck + 1e-10, stuck)
 
 # %% [markdown]
-# **Read.** (b). On the right the error falls with ε². On the left it grows like 1/ε: the two losses agree in nearly all
-# their digits, and what is left of their difference is rounding. At the far left, in float32, it stays: *a* + ε **is**
-# *a* there, and the estimate is 0, whatever the gradient. So check gradients in float64.
+# **Read.** (b). On the right the error falls with ε². On the left it grows like 1/ε: what is left of the difference of
+# two nearly equal losses is rounding. At the far left, in float32, *a* + ε **is** *a*, and the estimate is 0. So check
+# gradients in float64.
 #
 # ## The ledger
 #
-# The same gradients, as a picture, all in one colour scale. Beside the loss as it is (**joint**), a second method:
-# `z.detach()` is the same numbers with the way back cut off (a **stop-gradient**), and *g* reads that.
+# The same gradients in one colour scale. Beside the loss as it is (**joint**), a second method: `z.detach()` is the
+# same numbers with the way back cut off (a **stop-gradient**), and *g* reads that.
 #
 # **Predict**: which panels of the last column differ from those of the third, and what are they equal to?
 
@@ -249,15 +244,15 @@ fig.colorbar(image, ax=axes, label="entry of the gradient", shrink=0.8)
 plt.show()
 
 # %% [markdown]
-# **Read** it row by row. *f* (above) hears **both** losses, and its gradient is their sum; *g* hears **only** *L_g*. So
-# "*L_f* trains *f* and *L_g* trains *g*" is wrong by the second panel: what *L_g* sends through *g* back to *f*. The
-# stop-gradient makes it true: its upper panel is the first one. And the *loss* is the same to the last digit: **a
-# printed loss does not tell you what is learned from it.**
+# **Read.** *f* (above) hears **both** losses, and its gradient is their sum; *g* hears **only** *L_g*. So "*L_f* trains
+# *f* and *L_g* trains *g*" is wrong by the second panel: what *L_g* sends through *g* back to *f*. The stop-gradient
+# makes it true: its upper panel is the first one. And the *loss* is the same to the last digit: **a printed loss does
+# not tell what is learned.**
 #
 # ## The update, and the same from `sftlib`
 #
-# Now the step, *A* ← *A* − α_f ∂L/∂A and *B* ← *B* − α_g ∂L/∂B, with the gradients found by hand. `train_step` of
-# `sftlib.training` gets the same two layers as modules.
+# The step, *A* ← *A* − α_f ∂L/∂A and *B* ← *B* − α_g ∂L/∂B, by hand, and by `train_step` with the same two layers as
+# modules.
 
 # %%
 LR_F, LR_G = 0.1, 0.3  # α of f and of g
@@ -286,9 +281,9 @@ agree("train_step: B", g.weight, B - LR_G * dB, 1e-12)
 # $$w_j \leftarrow w_j - \alpha\kappa_j w_j = (1 - \alpha\kappa_j)\,w_j \qquad\Longrightarrow\qquad
 # w_j \text{ after } t \text{ steps} = (1 - \alpha\kappa_j)^t\, w_j$$
 #
-# It shrinks as long as $|1 - \alpha\kappa_j| < 1$, that is $\alpha < 2/\kappa_j$: **the steepest direction sets the
-# limit, $\alpha < 2/\kappa_{\max}$.** Which direction is slowest? Up to $\alpha = 2/(\kappa_{\min}+\kappa_{\max})$ the
-# flattest one; from there to the limit the steepest, which jumps to and fro across the valley.
+# It shrinks while $|1 - \alpha\kappa_j| < 1$, that is $\alpha < 2/\kappa_j$: **the steepest direction sets the limit,
+# $\alpha < 2/\kappa_{\max}$.** The slowest direction: up to $\alpha = 2/(\kappa_{\min}+\kappa_{\max})$ the flattest
+# one; from there to the limit the steepest, which jumps to and fro across the valley.
 
 # %%
 KAPPA = np.array([1.0, 10.0])  # so the limit is 2 / 10, and both are equal at 2 / 11
@@ -312,12 +307,11 @@ for alpha in (0.02, 0.18, 0.198, 0.202, 0.21):
 # %% [markdown]
 # ## Then a real network
 #
-# Is any of this true of a network with 387,202 numbers and no bowl in sight? SqueezeNet's lower stages run once, and we
-# keep their output *h*. *f* is its last stage with the pooling, *g* a new linear layer. The pictures are drawn at
-# random (the first ones of a sorted list would be no sample).
+# Is any of this true of a network with 387,202 numbers? SqueezeNet's lower stages run once: *h*. *f* is its last stage
+# with the pooling, *g* a new linear layer. The pictures are drawn at random.
 #
 # The largest curvature is found by multiplying a vector by the matrix of second derivatives again and again (*power
-# iteration*: what is longest in that direction wins).
+# iteration*).
 
 # %%
 cells = solar_cells.load(size=SIDE, seed=SEED)
@@ -349,7 +343,7 @@ def sharpest(model, steps=20):
 
 
 # %% [markdown]
-# Plain gradient descent from the same start, for a whole *sweep* of α. **Predict**: which ends lowest?
+# Plain gradient descent from one start, for a *sweep* of α. **Predict**: which ends lowest?
 #
 # (a) The one at half the limit, as in the bowl. (b) One above the limit. (c) All above the limit diverge.
 
@@ -403,19 +397,18 @@ ax.legend(fontsize=9, loc="upper left", bbox_to_anchor=(0, 0.93))
 plt.show()
 
 # %% [markdown]
-# **Read.** (b). Up to the limit the loss falls at every step, and the more α, the lower it ends: a small step has no
-# time. Above the limit it first *climbs*, as the bowl says. Then something happens that no bowl can do: it comes down
-# again, lower than from below the limit. The printed curvature says why: the network was thrown to a place so much
-# flatter that this α is allowed there (Lewkowycz et al. 2020 call it the *catapult*). Only somewhere above twenty times
-# the limit nothing is left: *not a number*, or a dead network that says the same of every picture. So the limit does
-# say when a step is too long *here*; and "here" moves. (One start and one network: at another place, see *Going
-# deeper*, there may be no way back.)
+# **Read.** (b). Up to the limit the loss falls at every step, and the more α, the lower it ends. Above the limit it
+# first *climbs*, as the bowl says. Then, as no bowl can, it comes down again, lower than from below the limit. The
+# printed curvature says why: the network was thrown to a place so much flatter that this α is allowed there (the
+# *catapult*: Lewkowycz et al. 2020). Only somewhere above twenty times the limit nothing is left: *not a number*, or a
+# dead network that says the same of every picture. So the limit says when a step is too long *here*; and "here" moves.
+# (At another place, see *Going deeper*, there may be no way back.)
 #
 
 # %% [markdown]
 # ## A batch in pieces
 #
-# A batch that does not fit into memory is cut into *micro-batches*: `backward` on each, gradients add up, then one
+# A batch that is too large for the memory is cut into *micro-batches*: `backward` on each, gradients add up, then one
 # step (*accumulation*). Where *L* is a mean over N pictures, each piece counts with its share:
 # $L = \sum_k \frac{n_k}{N} L_k$. **Predict**: 20 pictures as one batch, and in pieces of 8, 7 and 5, weighted so. When
 # are the gradients equal up to rounding?
@@ -479,8 +472,7 @@ assert max(list(cases.values())[:3]) < 1e-3 < 1e-2 < min(list(cases.values())[3:
 # %% [markdown]
 # **Read.** (c). The first three are rounding. Then four reasons why the pieces are not the batch: wrong weights;
 # dropout, which draws other zeros; BatchNorm in `train` mode, which centres each picture by its *micro-batch*; and a
-# loss that compares pictures with each other, such as the contrastive *L_f* of 03's *Going deeper*: it is no mean over
-# pictures, and no weights can repair that.
+# loss that compares pictures, such as the contrastive *L_f* of 03's *Going deeper*: it is no mean over pictures.
 #
 # ## Where it breaks
 #
@@ -493,15 +485,14 @@ weight -= 0.1 * weight.grad
 
 # %% [markdown]
 # A *leaf* is a tensor that was made, not computed, and autograd watches what is done to it. An update belongs under
-# `torch.no_grad()`. The obvious way out, `weight = weight - 0.1 * weight.grad`, raises nothing and is worse: it makes a
-# *new* tensor, which the model does not know of, and nothing learns.
+# `torch.no_grad()`. `weight = weight - 0.1 * weight.grad` raises nothing and is worse: it makes a *new* tensor, which
+# the model does not know of, and nothing learns.
 #
 # ## Play
 #
-# The bowl under your hands, with **momentum** β: a velocity *v* ← β *v* + ∇L, and the step is −α *v*. α is given as a
-# share of the limit $2/\kappa_{\max}$. With β = 0, raise α until the walk diverges: is it at 1? Where is the slower
-# direction the steep one? Then β = 0.5: the limit moves to $1 + \beta = 1.5$. Points outside the frame are counted in
-# the title. (The still picture: β = 0, share 0.99.)
+# The bowl, with **momentum** β: a velocity *v* ← β *v* + ∇L, and the step is −α *v*. α is given as a share of the limit
+# $2/\kappa_{\max}$. With β = 0, raise α until the walk diverges: is it at 1? Then β = 0.5: the limit moves to
+# $1 + \beta = 1.5$. Points outside the frame are counted in the title.
 
 # %%
 starts = {"both": (-4, 1), "on the wall": (0, 4), "along the valley": (-4, 0)}
@@ -547,24 +538,22 @@ explorer.still()
 #
 # ### ★ Exercise 1: backward of two layers
 #
-# Another network: $z = \max(0, A x + a)$, logits $= B z + b$, now with offsets *a* and *b*. Complete `backward`: the
-# gradients of the mean cross-entropy by *A*, *a*, *B* and *b*, in this order, from your own index lines, without
-# autograd. (The derivative of max(0, ·) is 1 where it is positive, and 0 elsewhere.)
+# Another network: $z = \max(0, A x + a)$, logits $= B z + b$. Complete `backward`: the gradients of the mean
+# cross-entropy by *A*, *a*, *B* and *b*, in this order, without autograd.
 #
 # <details><summary>Hint 1</summary>
 #
-# Forward first, then E (N, K), what arrives at the logits. It is the same as above.
+# Forward first, then E (N, K), as above.
 #
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# In which logits does the number $b_k$ appear, and with which factor? Sum over these.
+# In which logits does $b_k$ appear? Sum over these.
 #
 # </details>
 # <details><summary>Hint 3</summary>
 #
-# $\delta_{id} = (\sum_k E_{ik} B_{kd})$ where $z_{id} > 0$, else 0. The rest is as for *A*, with `einsum` or products
-# of matrices, and for *a* as for *b*.
+# $\delta_{id} = (\sum_k E_{ik} B_{kd})$ where $z_{id} > 0$, else 0.
 #
 # </details>
 
@@ -589,22 +578,22 @@ check("04.backward", backward)
 # %% [markdown]
 # ### ★ Exercise 2: complete the ledger
 #
-# For each situation and part: which losses move it by their gradient? Write `"none"`, `"L_f"`, `"L_g"` or `"both"`.
-# In the last line the directions μ are themselves learned.
+# Which losses move each part by their gradient? Write `"none"`, `"L_f"`, `"L_g"` or `"both"`. In the last line the
+# directions μ are themselves learned.
 #
 # <details><summary>Hint 1</summary>
 #
-# A loss moves a part if there is a way along the forward arrows from the part to the loss.
+# Is there a way along the forward arrows from the part to the loss?
 #
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# `detach` removes the arrow from *z* to *g*. The arrow from *z* to *L_f* stays.
+# `detach` removes only the arrow from *z* to *g*.
 #
 # </details>
 # <details><summary>Hint 3</summary>
 #
-# A frozen part asks for no gradient at all. The prototypes stand beside *z* in the cosine, and nowhere else.
+# A frozen part asks for no gradient. Directions stand in the cosine only.
 #
 # </details>
 
@@ -636,22 +625,21 @@ check("04.ledger", ledger_answer)
 # ### ★ Exercise 3: one step by hand
 #
 # Complete `one_step`: *p* ← *p* − α ∂L/∂*p* for every parameter in the list, in place, as `torch.optim.SGD` would. It
-# is called again and again with a fresh loss, and must work each time.
+# is called again and again with a fresh loss.
 #
 # <details><summary>Hint 1</summary>
 #
-# Two ways to the gradients: `loss.backward()`, which *adds* to each `p.grad`, or `torch.autograd.grad(loss,
-# parameters)`, which returns them.
+# `loss.backward()` *adds* to each `p.grad`; `torch.autograd.grad` returns them.
 #
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# The update must not be watched: `with torch.no_grad():`. And it must change the tensor itself: `add_`, `sub_`, `-=`.
+# `with torch.no_grad():`, and in place: `sub_` or `-=`.
 #
 # </details>
 # <details><summary>Hint 3</summary>
 #
-# With `backward`, set `p.grad = None` for every parameter before it. Otherwise the second call uses both gradients.
+# Set `p.grad = None` before `backward`.
 #
 # </details>
 
@@ -675,22 +663,22 @@ check("04.step", one_step)
 # %% [markdown]
 # ### ★ Exercise 4: the learning rate at which a bowl diverges
 #
-# A bowl in any position is $L(w) = \tfrac12 w^\top H w$, with a symmetric matrix *H* of second derivatives. Complete
-# `largest_rate`: the α above which gradient descent diverges.
+# A bowl is $L(w) = \tfrac12 w^\top H w$, with a symmetric matrix *H* of second derivatives. Complete `largest_rate`:
+# the α above which gradient descent diverges.
 #
 # <details><summary>Hint 1</summary>
 #
-# Along an eigenvector of *H* a step is a multiplication, as in the section on the bowl. By what?
+# Along an eigenvector of *H* a step is a multiplication. By what?
 #
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# $|1 - \alpha\lambda| = 1$ has one positive solution for each eigenvalue κ. Which eigenvalue reaches it first?
+# $|1 - \alpha\kappa| = 1$ has one positive solution for each eigenvalue κ.
 #
 # </details>
 # <details><summary>Hint 3</summary>
 #
-# `torch.linalg.eigvalsh(H)` gives the eigenvalues of a symmetric matrix, the smallest first.
+# `torch.linalg.eigvalsh(H)` gives the eigenvalues, the smallest first.
 #
 # </details>
 
@@ -709,21 +697,18 @@ check("04.largest_rate", largest_rate)
 # %% [markdown]
 # ### ★★ Exercise 5: twice the loss
 #
-# Somebody multiplies the loss by 2. **Predict** what becomes of the curvature, of the limit, and of the sweep: drawn
-# over α, and drawn over α / limit. Then let `walk` and `sharpest` use `2 * F.cross_entropy(…)` and look.
+# Multiply the loss by 2. **Predict** what becomes of the curvature, the limit, and the sweep, over α and over α /
+# limit. Then let `walk` and `sharpest` use `2 * F.cross_entropy(…)` and look.
 #
 # ## Remember
 #
-# - *f* hears both losses, added up at *z*; *g* hears only *L_g*. A `detach` between them changes what is learned and
-#   not what is printed.
-# - A gradient is checked by hand, autograd and finite differences together, in float64.
-# - In a bowl α works up to 2/κ_max of the steepest direction. In a network the limit tells where the fast fall ends;
-#   the curvature moves on the way.
-# - Pieces weighted by their size give the gradient of the whole batch, if each picture's loss is its own: no BatchNorm
-#   in `train` mode, no dropout, no contrastive loss.
+# - *f* hears both losses, added up at *z*; *g* hears only *L_g*. `detach` changes what is learned, not what is printed.
+# - Check a gradient by hand, autograd and finite differences, in float64.
+# - In a bowl α works up to 2/κ_max. In a network the curvature moves on the way.
+# - Pieces weighted by size give the whole batch's gradient, if nothing is random and each picture's loss its own.
 #
-# **Limits**: one network, of which the top was trained on 48 small pictures from one start; one seed. The equalities
-# are exact and hold anywhere; the sweep is this network's.
+# **Limits**: one network, its top trained on 48 small pictures from one start; one seed. The equalities are exact; the
+# sweep is this network's.
 #
 # **References.** Barz & Denzler 2020, arXiv 1901.09054 (*L_f*). Lewkowycz et al. 2020, arXiv 2003.02218 (catapult).
 # Cohen et al. 2021, arXiv 2103.00065 (edge of stability). Deitsch et al. 2019, arXiv 1807.02894 (solar cells).
