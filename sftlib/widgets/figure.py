@@ -13,6 +13,12 @@ from matplotlib.figure import Figure
 
 RED = "var(--jp-error-color1, #c62828)"  # JupyterLab's own red, which follows its theme
 
+# Of the page, as long as an explorer is on it: the still figure beside it, known by the class that JupyterLab gives it
+HIDE_STILL = (
+    "<style>.jp-Cell:has(.sft-explorer) .jp-RenderedImage:has(.jp-needs-light-background), "
+    ".jp-Cell:has(.sft-explorer) + .jp-Cell .jp-RenderedImage:has(.jp-needs-light-background) {display: none}</style>"
+)
+
 
 class FigureView(w.Image):
     """A matplotlib figure in a widget: draw into ``.ax`` (or ``.axes``), then call ``.draw()``."""
@@ -44,11 +50,21 @@ class FigureView(w.Image):
         self.value = buffer.getvalue()
 
     def still(self):
-        """The figure as an ordinary output: it is stored in the notebook, so it shows without a kernel."""
-        return IPython.display.Image(self.value)
+        """The figure as an ordinary output: it is stored in the notebook, so it shows without a kernel.
+
+        Where the explorer itself is alive, in the same cell or the one before, the page leaves it out (`HIDE_STILL`).
+        """
+        return Still(self.value)
 
     def __repr__(self):
         return "FigureView()"
+
+
+class Still(IPython.display.Image):
+    """A figure as an ordinary output, which JupyterLab puts on a light ground, and by that `HIDE_STILL` knows it."""
+
+    def _repr_mimebundle_(self, include=None, exclude=None):
+        return super()._repr_mimebundle_(include, exclude)[0], {"needs_background": "light"}
 
 
 class Explorer(w.VBox):
@@ -65,7 +81,9 @@ class Explorer(w.VBox):
                 control.style.description_width = "12em"  # else a description is cut off after 80 pixels
                 control.layout.width = "36em"
             control.observe(self._changed, "value")
-        super().__init__([*self.controls.values(), self.message, self.view])
+        hidden = w.HTML(HIDE_STILL, layout=w.Layout(display="none"))
+        super().__init__([*self.controls.values(), self.message, self.view, hidden])
+        self.add_class("sft-explorer")
         self.redraw()
 
     @property

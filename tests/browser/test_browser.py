@@ -37,6 +37,8 @@ explorer = Explorer(controls, update, plot, figsize=(6, 3))
 display(explorer)
 """
 
+STILL = "explorer.still()"
+
 # Records like those of fit, one every 10 ms, so that a person, and this test, is in time to press Stop.
 LIVE_RUN = """
 import time
@@ -69,7 +71,7 @@ print(len(history["loss"]), "steps")
 @pytest.fixture(scope="module")
 def playground(open_in_lab, lab_folder):
     """One notebook for all tests of widgets: a page with its kernel takes longer to open than the tests to run."""
-    notebook = open_in_lab(write_notebook([EXPLORER, LIVE_RUN, RUN_IN_CELL], lab_folder))
+    notebook = open_in_lab(write_notebook([EXPLORER, STILL, LIVE_RUN, RUN_IN_CELL, STILL], lab_folder))
     notebook.run_all()
     yield notebook
     notebook.close()
@@ -89,6 +91,12 @@ def test_moving_a_slider_and_choosing_from_a_list_redraw_the_figure(playground):
     playground.after_change(image, lambda: playground.choose(0, "downwards"))
     assert image.bounding_box()["width"] == 600  # not stretched over the page
     playground.check()
+
+
+def test_the_still_figure_is_left_out_beside_the_explorer_and_shown_elsewhere(playground):
+    beside, elsewhere = (playground.page.locator(".jp-RenderedImage img").nth(i) for i in (0, 1))
+    expect(elsewhere).to_be_visible()
+    expect(beside).to_be_hidden()
 
 
 def test_start_trains_live_and_stop_stops(playground):
