@@ -115,6 +115,13 @@ def test_the_order_of_pictures_and_the_kind_of_array_do_not_matter():
     assert "over 97 pictures" in want[0]
 
 
+def test_what_is_paired_has_the_name_that_it_is_given_and_the_same_interval():
+    of_texts, scores = hits(np.random.default_rng(0), 97, [0.6, 0.9], 0.5), {"a": [0.1, 0.5, 0.2], "b": [0.2, 0.5, 0.7]}
+    for table, unit in ((of_texts, "texts"), (scores, "sounds")):
+        (plain,), (named,) = compare(table), compare(table, unit=unit)
+        assert named.interval == plain.interval and str(named).endswith(f" over {plain.n} {unit}")
+
+
 @pytest.mark.parametrize(
     "table, options, words",
     [

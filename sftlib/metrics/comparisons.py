@@ -38,7 +38,7 @@ class Comparison:
     second: str
     interval: Interval
     n: int
-    unit: str  # "pictures" or "seeds": what was paired
+    unit: str  # what was paired: "pictures" or "seeds", or what was given
 
     @property
     def visible(self) -> bool:
@@ -51,14 +51,16 @@ class Comparison:
 
 
 def compare(
-    table: Mapping[str, object], *, against: str | None = None, comparisons: int | None = None, confidence: float = 0.95
-) -> list[Comparison]:
+    table: Mapping[str, object], *, against: str | None = None, comparisons: int | None = None,
+    confidence: float = 0.95, unit: str | None = None,
+) -> list[Comparison]:  # fmt: skip
     """table name -> values (n,) -> the difference of every pair of rows, or of each one and `against`
 
     values: hits (0 or 1, or True and False), one per picture of the same test set in the same order; or one accuracy
     in [0, 1] per seed, the same seeds in the same order (any other measure too). Intervals are simultaneous: with the
     probability `confidence` all of them hold. comparisons: how many a larger table makes, of which this is a part;
-    without it, those that are returned.
+    without it, those that are returned. unit: what the n values are of, where that is neither pictures nor seeds,
+    such as "texts" or "sounds"; it is a name alone, hits are told from other values by what they are.
     """
     if not isinstance(table, Mapping):
         raise ValueError(f"got a {type(table).__name__}; expected a table, name -> values, as in {{'probe': hits, …}}")
@@ -66,14 +68,14 @@ def compare(
         names = ", ".join(map(str, table))
         raise ValueError(f"got rows {names or 'none'} and against={against!r}; expected two at least, and one of these")
     rows = {name: numbers(values, f"values of {name!r}") for name, values in table.items()}
-    unit = _unit(rows)
+    kind = _unit(rows)
     pairs = [(name, against) for name in rows if name != against] if against is not None else combinations(rows, 2)
     pairs = list(pairs)
     k = len(pairs) if comparisons is None else whole("comparisons", comparisons, least=len(pairs))
     each = 1 - (1 - finite("confidence", confidence, above=0, below=1)) / k
-    interval = hits_interval if unit == "pictures" else _seeds_interval
+    interval = hits_interval if kind == "pictures" else _seeds_interval
     n = len(next(iter(rows.values())))
-    return [Comparison(a, b, interval(rows[a], rows[b], confidence=each), n, unit) for a, b in pairs]
+    return [Comparison(a, b, interval(rows[a], rows[b], confidence=each), n, unit or kind) for a, b in pairs]
 
 
 def hits_interval(a, b, *, confidence: float = 0.95) -> Interval:
