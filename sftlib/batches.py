@@ -22,6 +22,19 @@ def each(function: Callable[[Tensor], Tensor], nest):
     return nest
 
 
+def leaves(nest) -> list[Tensor]:
+    """The tensors in a nest, in order, those of a list's examples too"""
+    if isinstance(nest, Tensor):
+        return [nest]
+    inner = nest.values() if isinstance(nest, Mapping) else nest if isinstance(nest, (list, tuple)) else ()
+    return [t for part in inner for t in leaves(part)]
+
+
+def at_least_float32(nest):
+    """Losses are computed in float32 when autocast gave less; float64 and whole numbers stay."""
+    return each(lambda t: t.float() if t.dtype in (torch.bfloat16, torch.float16) else t, nest)
+
+
 def to(nest, device: torch.device | str, ahead: bool = False):
     """The same nest on ``device``; ``ahead``: the copy is queued and not waited for"""
     return each(lambda t: t.to(device, non_blocking=ahead), nest)

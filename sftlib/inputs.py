@@ -2,6 +2,7 @@
 
 import math
 import operator
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -103,8 +104,8 @@ def finite(name: str, value, *, above=None, least=None, below=None, most=None, r
         x = math.nan if refused else float(value)
     except (TypeError, ValueError, OverflowError, RuntimeError):
         x = math.nan
-    bounds = [(above, operator.gt, "above"), (least, operator.ge, "at least"),
-              (below, operator.lt, "below"), (most, operator.le, "at most")]  # fmt: skip
+    bounds = [(above, operator.gt, "above"), (least, operator.ge, "of at least"),
+              (below, operator.lt, "below"), (most, operator.le, "of at most")]  # fmt: skip
     if not (math.isfinite(x) and all(holds(x, bound) for bound, holds, _ in bounds if bound is not None)):
         words = " and ".join(f"{word} {bound:g}" for bound, _, word in bounds if bound is not None)
         raise ValueError(f"got {name}={value!r}; expected a finite number {words}".rstrip() + _then(remedy))
@@ -129,6 +130,11 @@ def whole(name: str, value, *, least: int = 1, most: int | None = None, remedy: 
         bounds = f"of at least {least}" if most is None else f"from {least} to {most}"
         raise ValueError(f"got {name}={value!r}; expected a whole number {bounds}{_then(remedy)}")
     return n
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first of some names, and how many more there are"""
+    return names[0] if len(names) == 1 else f"{names[0]} (and {len(names) - 1} more)"
 
 
 def _then(remedy: str) -> str:

@@ -233,6 +233,18 @@ def keep_freed_memory() -> bool:
     return bool(mallopt(M_MMAP_MAX, 0)) and bool(mallopt(M_TRIM_THRESHOLD, MOST_KEPT))
 
 
+# What devices and the CPU's allocator say when memory does not suffice
+SIGNS = (
+    "out of memory", "not enough memory", "can't allocate memory", "alloc_failed",
+    "unable to find an engine",  # cuDNN, when there was no memory for any way of computing a convolution
+)  # fmt: skip
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether a device, or the CPU's allocator, says that memory does not suffice."""
+    return isinstance(error, torch.OutOfMemoryError) or any(sign in str(error).lower() for sign in SIGNS)
+
+
 def versions() -> dict[str, str | int]:
     """What a result depends on besides code and seed: versions, threads, machine. Plain values, for checkpoints."""
     return {

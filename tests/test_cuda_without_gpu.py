@@ -18,6 +18,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 
 from sftlib import metrics
 from sftlib.adaptation import freeze
+from sftlib.arithmetic import precision as measuring
 from sftlib.backbones import load_backbone
 from sftlib.backbones.preprocessing import Preprocess
 from sftlib.datasets import PictureSplit, augment, loader, on_device
@@ -26,10 +27,9 @@ from sftlib.features import extract
 from sftlib.losses import balancers, features, margins, penalties, prototypes
 from sftlib.losses.co_tuning import co_tuning
 from sftlib.model import LinearHead, Model
-from sftlib.runtime import Precision
+from sftlib.runtime import Precision, out_of_memory
 from sftlib.training import Controls, Objective, evaluate, fit, forward, measure_precision
-from sftlib.training import precision as measuring
-from sftlib.training.parts import Kept, out_of_memory
+from sftlib.training.parts import Kept
 
 
 @contextmanager
@@ -78,8 +78,8 @@ def test_a_run_of_each_kind_of_network_stays_on_the_device_and_never_waits(name)
         model = Model(f, LinearHead(f.feature_dim, K))
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
         records = steps(model, optimizer, 3, batch(2, 64), schedule=lambda step: 1 / (step + 1), controls=Controls())
-        assert [r.step for r in records] == [1, 2, 3] and records[-1].run.examples == 6
-        sums = [v for measure in records[-1].run.measures.values() for v in vars(measure).values()]
+        assert [r.step for r in records] == [1, 2, 3] and records[-1].run.tally.examples == 6
+        sums = [v for measure in records[-1].run.tally.measures.values() for v in vars(measure).values()]
         sums += [v for held in sums if isinstance(held, dict) for v in held.values()]
         tensors = [t for t in (*records[-1].losses, *sums) if isinstance(t, torch.Tensor)]
         assert len(tensors) == 8 and {t.device.type for t in tensors} == {"lazy"}

@@ -137,7 +137,7 @@ def test_a_measure_that_is_never_finite_chooses_no_epoch():
 
 @pytest.mark.parametrize("patience", [0, 1.5, True])
 def test_patience_is_a_number_of_epochs(patience):
-    with pytest.raises(ValueError, match="expected a whole number of epochs"):
+    with pytest.raises(ValueError, match="expected a whole number of at least 1: epochs"):
         best_epoch([], plain_model(), patience=patience)
 
 

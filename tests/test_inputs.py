@@ -163,7 +163,7 @@ def test_the_bounds_are_in_the_words():
         2.0,
         3,
     )
-    with pytest.raises(ValueError, match=r"got a=2; expected a finite number at least 0 and below 1: take less"):
+    with pytest.raises(ValueError, match=r"got a=2; expected a finite number of at least 0 and below 1: take less"):
         finite("a", 2, least=0, below=1, remedy="take less")
     with pytest.raises(ValueError, match=r"got n=5; expected a whole number from 1 to 4"):
         whole("n", 5, most=4)

@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from helpers import D, K, batches, plain_model, tiny_model
 
 from sftlib.losses import CenterLoss, center, fixed_weight, supervised_contrastive
-from sftlib.runtime import FLOAT32
+from sftlib.runtime import FLOAT32, out_of_memory
 from sftlib.training import Objective, Step, fit
-from sftlib.training.parts import Parts, out_of_memory
+from sftlib.training.parts import Parts
 
 
 def sgd(model):

@@ -103,17 +103,17 @@ def test_two_workers_go_on_from_what_one_process_wrote(found, one_process):
 @pytest.mark.parametrize("file", ["6.pt", "alone.pt"])
 @pytest.mark.parametrize("world", [1, 2, 3, 5, 7])
 def test_any_number_of_workers_takes_up_all_that_was_counted_once(launched, world, file):
-    saved, objective, model = torch.load(launched[1] / file)["progress"], Objective(), plain_model()
-    runs = []
+    saved, runs = torch.load(launched[1] / file)["progress"], []
     for rank in range(world):
         data = Shards(parallel_worker.batches(seed=7), group := Group(rank, world, torch.device("cpu")))
-        parts = Parts(model, None, objective, FLOAT32)
-        runs.append(Run(data, objective, Accuracy, FLOAT32, Controls(), parts, group))
+        model = plain_model()
+        model.group = group
+        runs.append(Run(data, Parts(model, None, Objective(), FLOAT32), Accuracy, Controls()))
         assert len(list(runs[-1].resume(saved))) == 2  # of 4 batches
-    assert sum(run.examples for run in runs) == 14 == saved["examples"]
+    assert sum(run.tally.examples for run in runs) == 14 == saved["examples"]
     for name, keys in NAMES.items():
         for key in keys:
-            counted = sum(run.measures[name].state().get(key, 0) for run in runs)
+            counted = sum(run.tally.measures[name].state().get(key, 0) for run in runs)
             assert float(counted) == pytest.approx(float(saved["measures"][name][key]), rel=1e-6) and counted > 0
 
 

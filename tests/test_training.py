@@ -380,7 +380,7 @@ def test_measure_precision_changes_nothing_and_names_every_candidate():
 
 
 def test_a_remembered_precision_is_not_measured_again_and_damage_is(tmp_path, monkeypatch):
-    from sftlib.training import precision
+    from sftlib.arithmetic import precision
 
     monkeypatch.setattr(precision, "cache_folder", lambda: tmp_path)
     model, (x, y) = tiny_model(), batches()[0]
@@ -480,7 +480,7 @@ def test_no_step_reads_anything_from_the_device():
         penalty=lambda model: model.head.weight.square().sum(), precision=Precision(torch.float32, True),
     )  # fmt: skip
     for _, record in zip(range(19), records, strict=False):
-        assert isinstance(record.lr, float) and record.run.examples == record.step * N
+        assert isinstance(record.lr, float) and record.run.tally.examples == record.step * N
     with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
         record.loss  # noqa: B018
 

@@ -4,12 +4,14 @@ from sftlib.adaptation.averaging import average, interpolate, recompute_batchnor
 from sftlib.adaptation.batchnorm import (
     eval_stats_frozen_affine,
     eval_stats_train_affine,
+    following,
     train_stats_frozen_affine,
     train_stats_train_affine,
 )
 from sftlib.adaptation.freezing import (
     _train_frozen,  # noqa: F401  pickles of frozen models name it here
     freeze,
+    in_train_mode,
     is_frozen,
     stays_in_eval,
     train_biases_only,
@@ -29,9 +31,11 @@ __all__ = [
     "decay_matrices_only",
     "eval_stats_frozen_affine",
     "eval_stats_train_affine",
+    "following",
     "freeze",
     "geometric_rates",
     "gradual",
+    "in_train_mode",
     "interpolate",
     "is_frozen",
     "merge_lora",

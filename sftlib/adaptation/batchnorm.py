@@ -12,7 +12,7 @@ on a BatchNorm holds: to train BatchNorm inside a frozen backbone, freeze first.
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from sftlib.adaptation.freezing import _require_module, freeze, unfreeze
+from sftlib.adaptation.freezing import _require_module, freeze, in_train_mode, unfreeze
 
 
 def train_stats_train_affine(module: nn.Module) -> nn.Module:
@@ -41,6 +41,11 @@ def train_stats_frozen_affine(module: nn.Module) -> nn.Module:
     for norm in batchnorms(module):
         unfreeze(norm).requires_grad_(False)
     return module
+
+
+def following(module: nn.Module) -> list[str]:
+    """Names of every BatchNorm that would take its statistics from the batch in training, whatever the mode is now"""
+    return [name for name, m in in_train_mode(module) if isinstance(m, _BatchNorm)]
 
 
 def batchnorms(module: nn.Module) -> list[nn.Module]:

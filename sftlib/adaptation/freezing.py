@@ -42,6 +42,17 @@ def stays_in_eval(module: nn.Module) -> bool:
     return "train" in module.__dict__
 
 
+def in_train_mode(module: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The parts, by name, that ``module.train()`` puts into train mode; every mode is as before afterwards"""
+    _require_module(module)
+    modes = [(m, m.training) for m in module.modules()]
+    module.train()
+    found = [(name, m) for name, m in module.named_modules() if m.training]
+    for m, mode in modes:
+        m.training = mode
+    return found
+
+
 def trainable(module: nn.Module) -> list[nn.Parameter]:
     """The parameters of ``module`` that require a gradient, each once."""
     _require_module(module)

@@ -1,12 +1,12 @@
 """Examples of any kind, in memory."""
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, reduce
 
 import torch
 from torch import Tensor
 
-from sftlib.batches import check_pair, each
+from sftlib.batches import check_pair, leaves
 from sftlib.batches import rows as rows_of
 from sftlib.datasets.splits import Split, checksum, row_numbers
 
@@ -37,9 +37,7 @@ class NestSplit(Split):
     @cached_property
     def fingerprint(self) -> int:
         """A checksum of all tensors"""
-        sums = [0]
-        each(lambda t: sums.append(checksum(t, sums[-1])) or t, (self.x, self.y))
-        return sums[-1]
+        return reduce(lambda so_far, t: checksum(t, so_far), leaves((self.x, self.y)), 0)
 
 
 def trimmed(examples: tuple, generator: torch.Generator) -> tuple:

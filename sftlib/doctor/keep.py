@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import random
 import types
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -10,6 +9,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 from torch import Tensor
+
+from sftlib.generators import GENERATORS, generator_states, set_generator_states, set_state_of, state_of
 
 MOST_NUMBERS = 2**24  # of a tensor or array that no module and no optimizer owns
 PLAIN = (type(None), bool, int, float, complex, str, bytes, range, type, types.ModuleType, torch.dtype, torch.device)
@@ -26,14 +27,14 @@ def kept(*owners, data: tuple = (), functions: tuple = ()) -> Iterator[None]:
     seen: dict[int, object] = {}
     for things, numbers in ((owners, None), (data, 0), (functions, MOST_NUMBERS)):
         _walk(list(things), seen, undo, numbers)
-    states = _random_states()
+    states = generator_states()
     try:
         with torch.enable_grad():
             yield
     finally:
         for work in undo:
             work()
-        _set_random_states(*states)
+        set_generator_states(states)
 
 
 def generators_in(*things) -> list:
@@ -56,7 +57,7 @@ def _walk(todo: list, seen: dict[int, object], undo: list, numbers: int | None) 
             if numbers is None or thing.size <= numbers:
                 undo.append(functools.partial(_copy_array, thing, thing.copy()))
         elif isinstance(thing, GENERATORS):
-            undo.append(_of_generator(thing))
+            undo.append(functools.partial(set_state_of, thing, state_of(thing)))
         else:
             todo += _inside(thing, undo)
 
@@ -144,9 +145,6 @@ def _copy_array(held: np.ndarray, before: np.ndarray) -> None:
         held[...] = before
 
 
-# ----------------------------------------------------------------------------------------------- tensors, generators
-
-
 def _of_tensor(t: Tensor, numbers: int | None) -> Callable[[], None]:
     """What puts a tensor's numbers, gradient and need of one back; small ones alone if ``numbers`` is a limit"""
     if isinstance(t, torch.nn.parameter.UninitializedTensorMixin):
@@ -172,33 +170,3 @@ def _restore(t: Tensor, copy: Tensor | None, grad: Tensor | None, grad_copy: Ten
             t.grad = grad
         if t.requires_grad != needs:
             t.requires_grad_(needs)
-
-
-GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, np.random.BitGenerator, random.Random)
-
-
-def _of_generator(generator) -> Callable[[], None]:
-    if isinstance(generator, torch.Generator):
-        return functools.partial(generator.set_state, generator.get_state())
-    if isinstance(generator, random.Random):
-        return functools.partial(generator.setstate, generator.getstate())
-    if isinstance(generator, np.random.RandomState):
-        return functools.partial(generator.set_state, generator.get_state(legacy=False))
-    bits = generator.bit_generator if isinstance(generator, np.random.Generator) else generator
-    return functools.partial(setattr, bits, "state", bits.state)
-
-
-def _random_states() -> tuple:
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-    mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
-    return torch.get_rng_state(), cuda, mps, random.getstate(), np.random.get_state()
-
-
-def _set_random_states(cpu: Tensor, cuda: list, mps: Tensor | None, python: tuple, numpy: tuple) -> None:
-    torch.set_rng_state(cpu)
-    if cuda:
-        torch.cuda.set_rng_state_all(cuda)
-    if mps is not None:
-        torch.mps.set_rng_state(mps)
-    random.setstate(python)
-    np.random.set_state(numpy)

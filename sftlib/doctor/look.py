@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, Subset
 
-from sftlib.batches import each, rows
+from sftlib.batches import leaves, rows
 
 SIDE = 16  # of the small pictures that are compared
 LEAST_VALUES, LEAST_FRACTIONS = 8, 4  # different numbers in an example: with fewer, two may be equal by chance
@@ -89,13 +89,6 @@ def pair(batch) -> tuple:
             return list(x), list(y)
         return x, y
     return (batch[0] if isinstance(batch, (tuple, list)) and batch else batch), None
-
-
-def leaves(nest) -> list[Tensor]:
-    """The tensors in a nest"""
-    found: list[Tensor] = []
-    each(lambda t: found.append(t) or t, nest)
-    return found
 
 
 def _mark(look: Look, x, small: list) -> None:

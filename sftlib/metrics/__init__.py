@@ -9,6 +9,7 @@ from sftlib.metrics.decoding import align, beam_decode
 from sftlib.metrics.error_rate import ErrorRate, edit_distance, greedy_decode
 from sftlib.metrics.intervals import Interval, bootstrap_interval, mean_interval, paired_interval
 from sftlib.metrics.measures import Accuracy, Exact, MeanIoU, Metric
+from sftlib.metrics.tally import Tally
 
 __all__ = [
     "Accuracy",
@@ -22,6 +23,7 @@ __all__ = [
     "MeanIoU",
     "Metric",
     "Reliability",
+    "Tally",
     "align",
     "balanced_accuracy",
     "beam_decode",

@@ -1,12 +1,13 @@
 """The training loop, in sight: one update (`step`), epochs as an iterator of records (`loop`), runs that go on."""
 
+from sftlib.arithmetic import CompileTimes, compile_pays, measure_precision
+from sftlib.objective import Loss, Objective
+from sftlib.parallel import Parallel, Sharded, Shards, workers
 from sftlib.training.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
-from sftlib.training.compiling import CompileTimes, compile_pays
-from sftlib.training.loop import evaluate, fit, predict, set_rates
-from sftlib.training.precision import measure_precision
-from sftlib.training.processes import Parallel, Sharded, Shards, workers
+from sftlib.training.evaluation import evaluate, predict
+from sftlib.training.loop import fit, set_rates
 from sftlib.training.records import Controls, Epoch, History, Step, best_epoch
-from sftlib.training.step import Loss, Objective, Outcome, forward, train_step
+from sftlib.training.step import Outcome, forward, train_step
 
 __all__ = [
     "Checkpoint",

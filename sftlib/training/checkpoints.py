@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from sftlib.generators import generator_states, set_generator_states
 from sftlib.model.files import (
     is_finite,
     load_safely,
@@ -18,19 +19,26 @@ from sftlib.model.files import (
     require_same_shapes,
     save_atomically,
 )
+from sftlib.objective import FUNCTIONS, holder_of
+from sftlib.parallel import gathered, optimizer_shards, shards_of
 from sftlib.runtime import Precision, device_of, versions
-from sftlib.training.generators import generator_states, set_generator_states
-from sftlib.training.processes.group import contact
-from sftlib.training.processes.sharded import optimizer_shards, shards_of, whole
 from sftlib.training.records import Controls, Epoch, Step
 from sftlib.training.run import Run, require_place
-from sftlib.training.states import fits, holder_of, plain, put_state, require_entries, require_same_optimizer, state_of
+from sftlib.training.states import (
+    fits,
+    plain,
+    put_state,
+    require_entries,
+    require_generators,
+    require_same_optimizer,
+    state_of,
+)
 
 FORMAT = 4
-FUNCTIONS = ("task_loss", "feature_loss", "penalty", "combine")  # of fit; some have state
 KINDS = {
-    "epoch": int, "model": dict, "optimizer": dict, "optimizer_class": str, "functions": dict, "generators": dict,
-    "precision": dict, "seed": int | None, "settings": dict, "controls": list, "progress": dict, "versions": dict,
+    "epoch": int, "model": dict, "optimizer": {"state": dict, "param_groups": list}, "optimizer_class": str,
+    "functions": dict.fromkeys(FUNCTIONS, dict | None), "generators": dict, "seed": int | None, "settings": dict,
+    "precision": {"dtype": str, "channels_last": bool}, "controls": list, "progress": dict, "versions": dict,
 }  # fmt: skip
 
 
@@ -66,12 +74,13 @@ def save_checkpoint(
     if (step is None) == (epoch is None):
         raise ValueError("expected one of step=record, at any Step of fit, and epoch=record, at an Epoch")
     run = run_at(step or epoch)
-    _require_own(run, model, optimizer)
+    run.require_own(model, optimizer)
     if not allow_nonfinite:
         require_finite_run(model, optimizer, run)
-    with contact(run.group, lambda: run.step):
-        progress = run.state_dict()
-        tensors = whole(_tensors(model, optimizer), keep=run.group.leads)
+    tensors = {"model": model.state_dict(), "optimizer": plain(optimizer.state_dict(), "optimizer")}
+    plain(tensors["model"], "model")  # what get_extra_state gave must be readable too
+    with run.contact():
+        progress, tensors = run.state_dict(), gathered(tensors, keep=run.group.leads)  # whole, where it is in shards
     if not run.group.leads:
         return Path(path)
     state = tensors | _of_run(model, optimizer, run) | {"progress": plain(progress, "progress"), "seed": seed}
@@ -81,24 +90,30 @@ def save_checkpoint(
     return Path(path)
 
 
-def _require_own(run: Run, model: nn.Module, optimizer: Optimizer) -> None:
-    """ValueError for a model or an optimizer that the run does not train: the file would hold what never learned"""
-    own = {id(p) for p in run.parts.model.parameters()}
-    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    if {id(p) for p in model.parameters()} != own:
-        raise ValueError("got another model than the record's run trains; expected the one that was given to fit")
-    if not {id(p) for p in run.parts.model.parameters() if p.requires_grad} <= held:
-        raise ValueError("got another optimizer than the record's run steps with; expected the one given to fit")
+def require_goes_on(found: Checkpoint, first_epoch: int, precision: Precision) -> None:
+    """ValueError unless `fit` goes on where the checkpoint was made, in the same arithmetic."""
+    if not isinstance(found, Checkpoint):
+        raise ValueError(f"got a {type(found).__name__} as resume; expected what load_checkpoint returned")
+    if first_epoch not in (1, found.epoch + 1):
+        raise ValueError(
+            f"got first_epoch={first_epoch} and a checkpoint of epoch {found.epoch + 1}; expected resume alone"
+        )
+    if found.progress is not None and found.precision != precision:
+        raise ValueError(
+            f"got precision={precision} and a checkpoint of a run in {found.precision}; expected the same: pass "
+            "precision=found.precision, with found = load_checkpoint(…)"
+        )
 
 
 def _of_run(model: nn.Module, optimizer: Optimizer, run: Run) -> dict:
+    dtype = run.precision.dtype
     return {
         "format": FORMAT,
         "epoch": run.epoch if run.over else run.epoch - 1,
         "optimizer_class": type(optimizer).__name__,
         "functions": {name: state_of(function, name) for name, function in run.objective.functions.items()},
         "generators": generator_states(),
-        "precision": _precision(run.precision),
+        "precision": {"dtype": str(dtype).removeprefix("torch."), "channels_last": run.precision.channels_last},
         "controls": [run.controls.rate, run.controls.feature_weight],
         "versions": _environment(model),
     }
@@ -152,17 +167,6 @@ def run_at(record: Step | Epoch) -> Run:
     return run
 
 
-def _tensors(model: nn.Module, optimizer: Optimizer) -> dict:
-    """What is in shards where the model is"""
-    state = model.state_dict()
-    plain(state, "model")  # what get_extra_state gave must be readable too
-    return {"model": state, "optimizer": plain(optimizer.state_dict(), "optimizer")}
-
-
-def _precision(precision: Precision) -> dict:
-    return {"dtype": str(precision.dtype).removeprefix("torch."), "channels_last": precision.channels_last}
-
-
 def require_finite_run(model: nn.Module, optimizer: Optimizer, run: Run) -> None:
     """FloatingPointError, naming them, unless all tensors that train, their optimizer's and the losses' are finite"""
     require_finite(model)
@@ -175,12 +179,8 @@ def require_finite_run(model: nn.Module, optimizer: Optimizer, run: Run) -> None
         for name, value in entry.items() if isinstance(value, Tensor) and not is_finite(value)
     ]  # fmt: skip
     groups = enumerate(plain(saved["param_groups"], "optimizer"))
-    names += [f"{k} of the optimizer's group {i}" for i, g in groups for k, v in g.items() if _is_nan(v)]
-    refuse_nonfinite(names)
-
-
-def _is_nan(value) -> bool:
-    return isinstance(value, float) and math.isnan(value)
+    settings = [(i, k, v) for i, group in groups for k, v in group.items() if isinstance(v, float)]
+    refuse_nonfinite(names + [f"{k} of the optimizer's group {i}" for i, k, v in settings if math.isnan(v)])
 
 
 def _read(path: Path) -> dict:
@@ -193,15 +193,12 @@ def _read(path: Path) -> dict:
             "the course that wrote it"
         )
     require_entries(state, KINDS, f"{path}")
-    require_entries(state["functions"], dict.fromkeys(FUNCTIONS, dict | None), f"{path}, functions,")
-    require_entries(state["optimizer"], {"state": dict, "param_groups": list}, f"{path}, optimizer,")
-    require_place(state["progress"] | {"generators": state["generators"]}, f"{path}, progress,")
+    require_generators(state["generators"], f"{path}, generators,")
     require_place(state["progress"], f"{path}, progress,")
     return state
 
 
 def _described(path: Path, state: dict) -> Checkpoint:
-    require_entries(state["precision"], {"dtype": str, "channels_last": bool}, f"{path}, precision,")
     dtype = getattr(torch, state["precision"]["dtype"], None)
     try:
         controls = Controls(*state["controls"])

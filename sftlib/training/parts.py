@@ -7,16 +7,14 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
+from sftlib.adaptation import following
 from sftlib.batches import count
+from sftlib.guards import require_means
+from sftlib.inputs import listed, whole
 from sftlib.model import Model
-from sftlib.runtime import Precision, device_of
-from sftlib.training.first_batch import require_means
-from sftlib.training.step import Objective, Outcome, Piece, backward, pieces
-
-SIGNS = (
-    "out of memory", "not enough memory", "can't allocate memory", "alloc_failed",
-    "unable to find an engine",  # cuDNN, when there was no memory for any way of computing a convolution
-)  # fmt: skip
+from sftlib.objective import Objective, Piece, pieces
+from sftlib.runtime import Precision, device_of, out_of_memory
+from sftlib.training.step import Outcome, backward
 
 
 class Parts:
@@ -36,22 +34,43 @@ class Parts:
     """
 
     def __init__(self, model: Model, size: int | None, objective: Objective, precision: Precision):
-        if not (size is None or (isinstance(size, int) and not isinstance(size, bool) and size >= 1)):
-            raise ValueError(f"got micro_batch={size!r}; expected a whole number of examples, 1 or more, or None")
-        self.model, self.size, self.objective, self.precision = model, size, objective, precision
-        self.modules = [part for part in (model, *objective.functions.values()) if isinstance(part, nn.Module)]
-        self.tried, self.reason = False, ""
+        self.size = None if size is None else whole("micro_batch", size, remedy="examples at once, or None")
+        self.model, self.objective, self.precision = model, objective, precision
+        self.losses = [loss for loss in objective.functions.values() if isinstance(loss, nn.Module)]
+        self.tried, self.reason, self.norms = False, "", self._norms()
         if size is not None:
             self._require_cuttable()
+
+    def begin_epoch(self) -> None:
+        """Train mode, in which frozen parts stay as they are; which BatchNorm then follows the batch is looked up."""
+        self.model.train()
+        self.norms = self._norms()
+
+    def require_enough(self, *sizes: int) -> None:
+        """ValueError for batches, or parts of them, of a single example where BatchNorm takes its statistics"""
+        if self.model.group.world > 1:  # the last batch may leave a worker without an example
+            return
+        if 0 in sizes:
+            raise ValueError("got a batch without an example; expected at least one in each: leave empty batches out")
+        alone = [n for n in sizes if 1 in self._sizes(n)]
+        if self.norms and alone:
+            n = min(alone)
+            what = "a batch of 1 example" if n == 1 else f"parts of 1 example (micro_batch={self.size} of {n})"
+            raise ValueError(
+                f"got {what} and {listed(self.norms)}, a BatchNorm in train mode, which takes mean and variance from "
+                "it; expected 2 or more: take another batch_size or drop_last=True, or freeze(model.backbone), or "
+                "eval_stats_train_affine(model)"
+            )
 
     def of(self, y) -> list[Piece]:
         """y (N, …), where its terms can be counted without waiting -> the parts of this batch"""
         n = count(y)
-        return pieces(y, self.objective.terms, None if self.size is None else self._sizes(n))
+        self.require_enough(n)
+        return pieces(y, self.objective.terms, self._sizes(n))
 
     def backward(self, x, y, parts: list[Piece], objective: Objective, optimizer: Optimizer) -> Outcome:
         """x, y of N examples, ``of(y)`` -> what the batch gave; its gradients are then in the parameters"""
-        kept, before = Kept(self.modules, device_of(self.model)), self.size
+        kept, before = Kept([self.model, *self.losses], device_of(self.model)), self.size
         while True:
             optimizer.zero_grad()
             try:
@@ -73,29 +92,27 @@ class Parts:
             kept.restore()
             parts = self.of(y)
         if self.size != before:
-            warnings.warn(_what_changed(self.size, count(y), self.reason, self._follows()), stacklevel=2)
+            warnings.warn(_what_changed(self.size, count(y), self.reason, self.norms), stacklevel=2)
         return outcome
+
+    def _norms(self) -> list[str]:
+        """Names of every BatchNorm that takes its statistics from the batch, those of the losses included"""
+        of_losses = [name for loss in self.losses for name, m in loss.named_modules() if _follows(m)]
+        return following(self.model) + of_losses
 
     def _sizes(self, n: int) -> list[int]:
         """Sizes of the parts of n examples. Where BatchNorm follows the batch, no part is a single one: from 3 on, the
         last but one then gives it another."""
+        if self.size is None or n == 0:
+            return [n]
         sizes = [self.size] * (n // self.size) + ([n % self.size] if n % self.size else [])
-        if sizes[-1] == 1 and self._follows():
-            if self.size < 3:
-                raise ValueError(
-                    f"got parts of 1 example (micro_batch={self.size} of {n}) and BatchNorm in train mode, which takes "
-                    "mean and variance from each part; expected 2 or more: take a larger micro_batch, or freeze f"
-                )
+        if sizes[-1] == 1 and self.size > 2 and self.norms:
             sizes[-2:] = [self.size - 1, 2]
         return sizes
 
-    def _follows(self) -> bool:
-        """Whether a BatchNorm takes its statistics from the batch"""
-        return any(isinstance(m, _BatchNorm) and m.training for part in self.modules for m in part.modules())
-
     def _halve(self, n: int) -> None:
         size = n if self.size is None else min(self.size, n)
-        if size == 1 or (size < 4 and self._follows()):
+        if size == 1 or (size < 4 and self.norms):
             least = "one example" if size == 1 else "parts of two examples, the least for BatchNorm in train mode"
             raise MemoryError(
                 f"memory does not suffice for {least} ({self.reason}); expected it to: take smaller pictures or "
@@ -115,6 +132,10 @@ class Parts:
                 "got terms=None, a loss that is no mean over terms, and a batch to be cut into parts; expected the "
                 "whole batch: take a smaller batch_size"
             )
+
+
+def _follows(module: nn.Module) -> bool:
+    return isinstance(module, _BatchNorm) and module.training
 
 
 class Kept:
@@ -152,11 +173,6 @@ def _copies(tensors: list[Tensor]) -> list[Tensor]:
     return copies
 
 
-def out_of_memory(error: BaseException) -> bool:
-    """Whether a device, or the CPU's allocator, says that memory does not suffice."""
-    return isinstance(error, torch.OutOfMemoryError) or any(sign in str(error).lower() for sign in SIGNS)
-
-
 def _what_to_pass(size: int | None, n: int, error: Exception) -> str:
     at_once = n if size is None else min(size, n)
     return (
@@ -166,8 +182,8 @@ def _what_to_pass(size: int | None, n: int, error: Exception) -> str:
     )
 
 
-def _what_changed(size: int, n: int, reason: str, follows: bool) -> str:
-    exception = ", except that BatchNorm in train mode normalises each part by itself" if follows else ""
+def _what_changed(size: int, n: int, reason: str, norms: list[str]) -> str:
+    exception = ", except that BatchNorm in train mode normalises each part by itself" if norms else ""
     return (
         f"memory did not suffice for {n} examples at once ({reason}). From here on batches are computed in parts of "
         f"{size}, and each update is still that of the whole batch{exception}."

@@ -2,12 +2,13 @@
 
 import copy
 import math
-import numbers
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from torch import Tensor, nn
+
+from sftlib.inputs import finite, whole
 
 
 class Losses(NamedTuple):
@@ -74,16 +75,20 @@ class Controls:
 
     def __setattr__(self, name: str, value: float | None) -> None:
         if not (value is None and name == "feature_weight"):
-            value = at_least_zero(name, value)
+            value = finite(name, value, least=0)
         object.__setattr__(self, name, value)
 
+    @classmethod
+    def given(cls, controls: "Controls | None") -> "Controls":
+        """The controls given, or untouched ones; ValueError for anything else."""
+        if controls is not None and not isinstance(controls, cls):
+            raise ValueError(f"got a {type(controls).__name__} as controls; expected Controls(), or None")
+        return controls or cls()
 
-def at_least_zero(name: str, value) -> float:
-    """The value as a float; ValueError, naming it, unless it is a finite number of at least 0."""
-    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not (is_number and math.isfinite(value) and value >= 0):
-        raise ValueError(f"got {name}={value!r}; expected a finite number of at least 0")
-    return float(value)
+    def go_on(self, saved: "Controls | None") -> None:
+        """What nobody has changed takes what the run had that was ``saved``; changed ones stay."""
+        if saved is not None and self == Controls():
+            self.rate, self.feature_weight = saved.rate, saved.feature_weight
 
 
 class History:
@@ -123,8 +128,7 @@ def best_epoch(
     optimizer's state is that of the last epoch, so go on training from a checkpoint instead. Data that chose the epoch
     no longer measure the model: test data do.
     """
-    if not (patience is None or (isinstance(patience, int) and not isinstance(patience, bool) and patience >= 1)):
-        raise ValueError(f"got patience={patience!r}; expected a whole number of epochs, 1 or more, or None")
+    patience = math.inf if patience is None else whole("patience", patience, remedy="epochs without a better one, or None")
     if measure == "loss" and higher_is_better:
         raise ValueError("got measure='loss', higher_is_better=True; expected its true direction")
     return _until_best(records, model, measure, False if measure == "loss" else higher_is_better, patience)
@@ -134,26 +138,19 @@ def _until_best(records, model, measure, higher, patience) -> Iterator[Step | Ep
     best, state, since = -math.inf, None, 0
     for record in records:
         if isinstance(record, Epoch):
-            _require_own(record, model)
+            if record.run is not None:
+                record.run.require_own(model)
             value = _measure(record, measure, higher)
             since += 1
             if value > best:
                 best, since = value, 0
                 state = {k: _on_cpu(v) for k, v in model.state_dict().items()}
         yield record
-        if patience is not None and since >= patience:
+        if since >= patience:
             break
     if state is None:
         raise ValueError(f"no epoch had a finite {measure or 'measure'!r}; expected at least one to choose from")
     model.load_state_dict(state)
-
-
-def _require_own(epoch: Epoch, model: nn.Module) -> None:
-    trained = epoch.run and {id(p) for p in epoch.run.parts.model.parameters()}
-    if trained and trained != {id(p) for p in model.parameters()}:
-        raise ValueError(
-            "got another model than the one that the records train; expected best_epoch(fit(model, …), model)"
-        )
 
 
 def _measure(epoch: Epoch, measure: str | None, higher: bool | None) -> float:

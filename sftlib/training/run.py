@@ -1,31 +1,28 @@
 """Where a run is: what a checkpoint in the middle of an epoch must hold for the run to go on as if never stopped."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
-from sftlib.batches import as_batch, each
-from sftlib.metrics import Mean, Metric
-from sftlib.runtime import ALONE, Group, Precision
-from sftlib.training.generators import (
-    generator_states,
-    generators_of,
-    require_generators,
-    set_generator_states,
-    set_state_of,
-    state_of,
-)  # fmt: skip
+from sftlib.adaptation import trainable
+from sftlib.batches import as_batch, leaves
+from sftlib.generators import generator_states, generators_of, set_generator_states, set_state_of, state_of
+from sftlib.metrics import Metric, Tally
+from sftlib.objective import Piece
+from sftlib.parallel import contact, require_same_plan
 from sftlib.training.parts import Parts
 from sftlib.training.records import Controls
-from sftlib.training.states import require_entries
-from sftlib.training.step import Objective, Outcome, Piece
+from sftlib.training.states import require_entries, require_generators
+from sftlib.training.step import Outcome
 
-Number = int | float | Tensor
+# What is saved of a place, and of what was counted within an epoch
+PLACE = {"batch": int, "batches": int, "loader": dict | None, "began": dict | None, "micro_batch": int | None}
+SUMS = {"total": int | float | Tensor, "count": int | float | Tensor}
+COUNTED = {"examples": int, "measures": {"loss": SUMS, "total": SUMS}}
 
 
-@dataclass(eq=False, repr=False)
 class Run:
     """The place of a run, which ``fit`` moves along: ``step`` updates are done, ``batch`` of them in this epoch.
 
@@ -34,32 +31,27 @@ class Run:
     anew from the generator states that its epoch began with, and the batches that were used are passed over.
     """
 
-    loader: Iterable
-    objective: Objective
-    metric: Callable[[], Metric] | None
-    precision: Precision
-    controls: Controls
-    parts: Parts
-    group: Group = ALONE
-    epoch: int = 1
-    step: int = 0
-    batch: int = 0
-    measures: dict[str, Metric] = field(default_factory=dict)  # of the epoch so far, and of this worker
-    examples: int = 0  # of the epoch so far
-    labels: Tensor | None = None  # of the last batch: one of its leaves
-    over: bool = False  # the epoch is: the next record belongs to the next one
-    asked: int = 0  # batches that the loader was asked for in this epoch; more than ``batch`` on the way to a record
-    began: dict | None = None  # generator states before this epoch's order was drawn, for a loader that says nothing
-    mark: Tensor | None = None  # what tells this pass over the course's loader from any other
+    def __init__(
+        self, loader: Iterable, parts: Parts, metric: Callable[[], Metric] | None, controls: Controls, epoch: int = 1
+    ):
+        self.loader, self.parts, self.controls = loader, parts, controls
+        self.model, self.objective, self.precision = parts.model, parts.objective, parts.precision
+        self.group = self.model.group
+        self.epoch, self.step, self.batch = epoch, len(loader) * (epoch - 1), 0
+        self.tally = Tally(metric)  # of the epoch so far, and of this worker
+        self.labels: Tensor | None = None  # of the last batch: one of its leaves
+        self.over = False  # the epoch is: the next record belongs to the next one
+        self.asked = 0  # batches that the loader was asked for in this epoch; more than `batch` on the way to a record
+        self.began: dict | None = None  # generator states before this epoch's order was drawn, if the loader says none
+        self.mark: Tensor | None = None  # what tells this pass over the course's loader from any other
 
-    def begin(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def begin(self, epoch: int) -> Iterator[tuple]:
         """The batches of this epoch, from its first one"""
         self.epoch, self.batch, self.over = epoch, 0, False
-        self.measures, self.examples = self._fresh(), 0
-        self.began = _states_for_order(self.loader)
+        self.tally, self.began = Tally(self.tally.metric), _states_for_order(self.loader)
         return self._counted(iter(self.loader))
 
-    def resume(self, saved: dict) -> Iterator[tuple[Tensor, Tensor]]:
+    def resume(self, saved: dict) -> Iterator[tuple]:
         """The batches of this epoch that were not used when ``saved`` was; draws go on as they would have then"""
         self._load(saved)
         saved = self._own(saved)
@@ -68,14 +60,14 @@ class Run:
             return self.begin(self.epoch)
         self.batch, self.labels, self.began = saved["batch"], saved["labels"], saved["began"]
         self.step += self.batch
-        self._load_measures(saved)
+        self.tally.load(saved)
         rest = iter(self.loader)
         if self.began is not None:
             self._pass_over(rest)
         set_generator_states(saved["generators"])
         return self._counted(rest)
 
-    def _counted(self, batches: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+    def _counted(self, batches: Iterator[tuple]) -> Iterator[tuple]:
         self.asked, self.mark = self.batch, None
         while True:
             self.asked += 1  # before the loader moves: whatever stops the run from here to the record is then seen
@@ -97,52 +89,31 @@ class Run:
                 "expected as many as it says, for the steps of a run, its schedule and its checkpoints count on it"
             )
 
+    def contact(self):
+        """Within, what is exchanged with other workers says what to do when one of them is gone"""
+        return contact(self.group, lambda: self.step)
+
+    def require_same_plan(self) -> None:
+        """ValueError unless all workers are at the same place of the same data."""
+        with self.contact():
+            require_same_plan(self.loader, self.epoch, self.batch, self.group)
+
     def add(self, outcome: Outcome, pieces: Sequence[Piece], y) -> None:
         """Count an update; nothing is read from the device."""
-        n = sum(piece.examples for piece in pieces)
-        self.step, self.batch, self.examples = self.step + 1, self.batch + 1, self.examples + n
-        self.labels = leaf(y)
-        self.measures["loss"].add(outcome.task_loss * (t := sum(p.terms for p in pieces)), t)
-        self.measures["total"].add((outcome.loss - outcome.task_loss) * n, n)
-        for name, measure in self.measures.items():
-            if name not in ("loss", "total"):
-                measure.add(outcome.output, y)
+        t, n = sum(piece.terms for piece in pieces), sum(piece.examples for piece in pieces)
+        self.step, self.batch, self.labels = self.step + 1, self.batch + 1, leaf(y)
+        self.tally.add(n, outcome.output, y)
+        self.tally.add_loss(outcome.task_loss, t, outcome.loss - outcome.task_loss, n)
 
     def values(self) -> dict[str, float]:
         """{"loss": L_g, "n", and what the measure gives} of the epoch so far, "total": L where that is another
 
         Of all workers: every one of them must ask.
         """
-        counted = self._merged(self.group.gathered(self._counted_here()))
-        whole, objective, values = counted.pop("measures"), self.objective, {}
-        if objective.task_loss is not None:
-            values["loss"] = whole["loss"].value
-        for name, measure in whole.items():
-            values |= measure.values() if name not in ("loss", "total") else {}
-        if any(f is not None for name, f in objective.functions.items() if name != "task_loss"):
-            values["total"] = values.get("loss", 0.0) + whole["total"].value
-        return values | {"n": counted["examples"]}
-
-    def _fresh(self) -> dict[str, Metric]:
-        measures = {"loss": Mean(), "total": Mean()}  # L_g over its terms; what L is beyond it, over examples
-        if self.metric is not None:
-            measure = self.metric()
-            measures[measure.key] = measure
-        return measures
-
-    def _counted_here(self) -> dict:
-        """What this worker has counted in this epoch, as plain values"""
-        return {"examples": self.examples, "measures": {name: m.state() for name, m in self.measures.items()}}
-
-    def _merged(self, parts: Sequence[dict]) -> dict:
-        """What each worker has counted -> the same of all: the number of examples, and measures"""
-        whole = self._fresh()
-        for part in parts:
-            other = self._fresh()
-            for name, measure in whole.items():
-                other[name].load(part["measures"][name])
-                measure.merge(other[name])
-        return {"examples": sum(part["examples"] for part in parts), "measures": whole}
+        functions = dict(self.objective.functions)
+        task_loss = functions.pop("task_loss")
+        whole = self.tally.merged(self.group.gathered(self.tally.state()))
+        return whole.values(loss=task_loss is not None, total=any(f is not None for f in functions.values()))
 
     def state_dict(self) -> dict:
         """Plain values and tensors on the CPU: the place after the last record; ValueError if the run has left it
@@ -158,15 +129,20 @@ class Run:
             "micro_batch": self.parts.size,
             "generators": generator_states(),
         }
-        own = {"generators": state["generators"]}
-        if not self.over:
-            own |= self._counted_here()
-            state |= {"batch": self.batch, "labels": self.labels.cpu()}
+        own = {"generators": state["generators"]} | ({} if self.over else self.tally.state())
         parts = self.group.gathered(own)
         if not self.over:
-            whole = self._merged(parts)
-            state |= whole | {"measures": {name: m.state() for name, m in whole["measures"].items()}}
+            state |= {"batch": self.batch, "labels": self.labels.cpu()} | self.tally.merged(parts).state()
         return state if len(parts) == 1 else state | {"workers": parts}
+
+    def require_own(self, model: nn.Module, optimizer: Optimizer | None = None) -> None:
+        """ValueError for a model or an optimizer that the run does not train: it would be one that never learned"""
+        if {id(p) for p in model.parameters()} != {id(p) for p in self.model.parameters()}:
+            raise ValueError("got another model than the record's run trains; expected the one that was given to fit")
+        groups = [] if optimizer is None else optimizer.param_groups
+        held = {id(p) for group in groups for p in group["params"]}
+        if optimizer is not None and not {id(p) for p in trainable(self.model)} <= held:
+            raise ValueError("got another optimizer than the record's run steps with; expected the one given to fit")
 
     def _require_at_record(self) -> None:
         if not self.over and self.asked != self.batch:
@@ -208,20 +184,7 @@ class Run:
         parts = saved.get("workers") or [saved]
         if len(parts) == self.group.world:
             return saved | parts[self.group.rank]
-        if self.group.leads or not saved["batch"]:
-            return saved
-        nothing = {name: measure.state() for name, measure in self._fresh().items()}
-        return saved | {"examples": 0, "measures": nothing}
-
-    def _load_measures(self, saved: dict) -> None:
-        self.measures, self.examples = self._fresh(), saved["examples"]
-        if saved["measures"].keys() != self.measures.keys():
-            raise ValueError(
-                f"got a checkpoint of a run measured by {sorted(saved['measures'])}, here by {sorted(self.measures)}; "
-                "expected the same metric"
-            )
-        for name, measure in self.measures.items():
-            measure.load(saved["measures"][name])
+        return saved if self.group.leads or not saved["batch"] else saved | Tally(self.tally.metric).state()
 
     def _pass_over(self, batches: Iterator[tuple[Tensor, Tensor]]) -> None:
         for _ in range(self.batch):
@@ -236,20 +199,13 @@ class Run:
 
 def require_place(saved: dict, where: str) -> None:
     """ValueError unless ``saved`` is what `Run.state_dict` gives, such that a run can take it up."""
-    kinds = {"batch": int, "batches": int, "loader": dict | None, "began": dict | None, "micro_batch": int | None}
-    require_entries(saved, kinds, where)
+    require_entries(saved, PLACE, where)
     if not 0 <= saved["batch"] <= saved["batches"] or (saved["loader"] is None) == (saved["began"] is None):
         raise ValueError(f"{where} has no place in an epoch; expected all that save_checkpoint writes")
+    require_entries(saved, {"labels": Tensor} if saved["batch"] else {}, where)
     for part in (saved, *saved.get("workers", ())):
-        require_entries(part, {"generators": dict}, where)
+        require_entries(part, {"generators": dict} | (COUNTED if saved["batch"] else {}), where)
         require_generators(part["generators"], where)
-        if saved["batch"]:
-            require_entries(part, {"examples": int, "measures": dict}, where)
-            require_entries(part["measures"], {"loss": dict, "total": dict}, where)
-            for name in ("loss", "total"):
-                require_entries(part["measures"][name], {"total": Number, "count": Number}, where)
-    if saved["batch"]:
-        require_entries(saved, {"labels": Tensor}, where)
     if saved["began"] is not None:
         require_entries(saved["began"], {"all": dict, "loader": dict}, where)
         require_generators(saved["began"]["all"], where)
@@ -257,9 +213,7 @@ def require_place(saved: dict, where: str) -> None:
 
 def leaf(nest) -> Tensor:
     """The first tensor of a nest, by which a batch is known again"""
-    found: list[Tensor] = []
-    each(lambda t: found.append(t) or t, nest)
-    return found[0] if found else torch.zeros(0)
+    return next(iter(leaves(nest)), torch.zeros(0))
 
 
 def _says_its_place(loader: Iterable) -> bool:

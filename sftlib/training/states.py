@@ -1,7 +1,7 @@
 """The state of what a run is given, as plain values: of its losses, penalty and combine, and of its optimizer."""
 
-import functools
 import inspect
+import random
 from pathlib import Path
 
 import numpy as np
@@ -9,18 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from sftlib.objective import holder_of
+
 # What optimizers keep in the shape of the parameter
 ELEMENTWISE = (
     "momentum_buffer", "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "square_avg", "grad_avg", "acc_delta", "sum",
 )  # fmt: skip
 SET_BY_FIT = ("initial_lr", "control")  # of an optimizer's group
-
-
-def holder_of(function):
-    """Whose attributes are the state of ``function``: None for a plain function, for a method its object"""
-    while isinstance(function, functools.partial) or inspect.ismethod(function):
-        function = function.func if isinstance(function, functools.partial) else function.__self__
-    return None if inspect.isroutine(function) or isinstance(function, type) else function
 
 
 def state_of(function, name: str) -> dict | None:
@@ -83,11 +78,31 @@ def plain(value, name: str):
     raise ValueError(f"got a {type(value).__name__} in {name}; expected numbers, text, tensors, lists or dicts of them")
 
 
-def require_entries(saved, kinds: dict[str, type], where: str) -> None:
-    """ValueError unless ``saved`` is a dict with an entry of each of these kinds."""
+def require_entries(saved, kinds: dict, where: str) -> None:
+    """ValueError unless ``saved`` is a dict with an entry of each of these kinds: a type, or such kinds in a dict."""
     for name, kind in kinds.items():
-        if not isinstance(saved, dict) or name not in saved or not isinstance(saved[name], kind):
+        own = dict if isinstance(kind, dict) else kind
+        if not isinstance(saved, dict) or name not in saved or not isinstance(saved[name], own):
             raise ValueError(f"{where} has no {name!r} that can be used; expected all that save_checkpoint writes")
+        if isinstance(kind, dict):
+            require_entries(saved[name], kind, f"{where}, {name},")
+
+
+def require_generators(states: dict, where: str) -> None:
+    """ValueError unless `set_generator_states` can take them; tried on generators of their own"""
+    kinds = {"torch": Tensor, "cuda": list, "mps": Tensor | None, "python": list, "numpy": list}
+    require_entries(states, kinds, where)
+    try:
+        torch.Generator().set_state(states["torch"])
+        version, words, gauss = states["python"]
+        random.Random().setstate((version, tuple(words), gauss))
+        kind, keys, *rest = states["numpy"]
+        np.random.RandomState().set_state((kind, np.array(keys, dtype=np.uint32), *rest))
+        if torch.cuda.is_available():
+            for device, state in zip(range(torch.cuda.device_count()), states["cuda"], strict=False):
+                torch.Generator(f"cuda:{device}").set_state(state)
+    except (ValueError, TypeError, RuntimeError, OverflowError) as error:
+        raise ValueError(f"{where} has states that a generator does not take ({error}): save it again") from None
 
 
 def require_same_optimizer(path: Path, state: dict, optimizer: Optimizer) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from sftlib.adaptation import trainable
-from sftlib.batches import each
+from sftlib.batches import leaves
 from sftlib.runtime import device_of
 
 _LATEST: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # model -> what tells the run that it is in
@@ -117,9 +117,7 @@ class Watch:
         return list({id(p): p for p in [*trainable(self.model), *held]}.values())
 
     def _cause(self, step: int) -> str:
-        finite: list[bool] = []
-        each(lambda t: finite.append(bool(t.isfinite().all())) or t, self.x)
-        if not all(finite):
+        if not all(t.isfinite().all() for t in leaves(self.x)):
             return "the batch holds values that are not finite: look at the data and their preprocessing"
         if step == 1:
             return "it is so before anything was learned: look at the loss function, the labels and the loaded weights"

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from sftlib.batches import to
 from sftlib.model import Model
+from sftlib.objective import Loss, cut, loss_of
 from sftlib.runtime import FLOAT32, Precision, device_of
-from sftlib.training.step import Loss, Objective, forward
 
 REPEATS = 5
 
@@ -68,9 +68,9 @@ def compile_pays(
     plain, compiled = (precision.place(copy.deepcopy(model)).train() for _ in range(2))
 
     def step(model: Model) -> None:
-        outcome = forward(model, x, y, Objective(task_loss), precision)
-        outcome.loss.backward()
-        outcome.loss.item()  # waits for the device
+        loss = loss_of("task_loss", task_loss, cut(model, x, precision)[1], y)
+        loss.backward()
+        loss.item()  # waits for the device
 
     eager_s = _best_s(lambda: step(plain))
     start = time.perf_counter()

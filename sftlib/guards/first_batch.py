@@ -8,12 +8,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from sftlib.batches import count, each, joined, rows
+from sftlib.batches import count, each, joined, leaves, rows
 from sftlib.metrics import Metric
 from sftlib.model import Model, eval_mode
+from sftlib.objective import Loss, Objective, Piece, cut, holder_of, loss_of, pieces
 from sftlib.runtime import Precision
-from sftlib.training.states import holder_of
-from sftlib.training.step import Loss, Objective, Piece, at_least_float32, loss_of, pieces
 
 SAME = 1e-3  # relative: two losses that differ by less are the same but for rounding
 MOST_KINDS = 64  # classes that are looked for: one that weighs them has shown it by then
@@ -48,12 +47,12 @@ class Trial:
 
     def look(self, output, y) -> None:
         """ValueError unless the measure can take this, and the task loss is a mean over its terms."""
-        loss, n = self.objective.task_loss, count(y)
-        if self.waits:
-            try_metric(self.metric, output, y)
-        if loss is not None and self.objective.terms is not None and n and has_values((output, y)):
+        n, readable = count(y), has_values((output, y))
+        if self.waits and self.metric is not None:
+            _try_metric(self.metric(), output, y, readable)
+        if self.objective.task_loss is not None and self.objective.terms is not None and n and readable:
             if self.waits:
-                try_loss(self.objective, output, y)
+                _try_loss(self.objective, output, y, [(n + 1) // 2, n // 2])
             self._try_kinds(output, y)
         self.waits = self.waits and n + len(self.kept) < 2
 
@@ -77,7 +76,8 @@ class Trial:
         if chosen and len(self.kept) > 1:
             outputs, targets = zip(*self.kept, strict=True)
             some = (_cropped(outputs, 2), _cropped(targets, 1)) if scored else (joined(outputs), joined(targets))
-            try_loss(self.objective, *some, singly=True)
+            n = len(self.kept)
+            _try_loss(self.objective, *some, [1] * min(n, MOST_ALONE) + [n - MOST_ALONE] * (n > MOST_ALONE))
 
     def _kinds(self, y) -> set[int]:
         """Of labels (N,) which there are; of maps and tokens whether there are some below 0 and some beyond K - 1"""
@@ -113,19 +113,12 @@ def _cropped(tensors: Sequence[Tensor], axis: int) -> Tensor:
     return torch.cat([t[(slice(None),) * axis + tuple(map(slice, shortest))] for t in tensors])
 
 
-def try_metric(metric: Callable[[], Metric] | None, output, y) -> None:
-    """ValueError, the measure's own, unless it can take this output for these targets."""
-    if metric is not None:
-        measure = metric()
-        measure.add(output, y)
-        if has_values((output, y)):
-            _require_labels(output, y, measure)
-
-
-def _require_labels(output, y, measure: Metric) -> None:
-    """The measure's own error; where y are class numbers, one that says what they are"""
+def _try_metric(measure: Metric, output, y, readable: bool) -> None:
+    """The measure's own error for what it cannot take; where y are class numbers, one that says what they are"""
+    measure.add(output, y)
     try:
-        measure.values()
+        if readable:
+            measure.values()
     except ValueError:
         if not (isinstance(output, Tensor) and isinstance(y, Tensor) and y.numel()):
             raise
@@ -139,31 +132,20 @@ def _require_labels(output, y, measure: Metric) -> None:
 
 
 @torch.no_grad()
-def try_loss(objective: Objective, output, y, *, singly: bool = False) -> None:
-    """ValueError unless the task loss of the batch is what its halves give, weighted by their terms.
-
-    ``singly``: what its first examples give one by one, and the others together.
-    """
-    n, loss = count(y), objective.task_loss
-    if loss is None or objective.terms is None or n < 2 or not has_values((output, y)):
+def _try_loss(objective: Objective, output, y, sizes: Sequence[int]) -> None:
+    """ValueError unless the task loss of the batch is what parts of these sizes give, weighted by their terms."""
+    if count(y) < 2:
         return
-    _require_examples(output)
-    if holder_of(loss) is not None:
-        loss = copy.deepcopy(loss)  # it may keep what it sees
-    sizes = [1] * min(n, MOST_ALONE) + [n - MOST_ALONE] * (n > MOST_ALONE) if singly else [(n + 1) // 2, n // 2]
-    with forked(output):
-        _require_mean("task_loss", loss, output, y, pieces(y, objective.terms, sizes), objective.terms is count)
-
-
-def _require_examples(output) -> None:
-    """ValueError for an output of single numbers: losses, as a detector gives them in train mode"""
-    shapes: list[torch.Size] = []
-    each(lambda t: shapes.append(t.shape) or t, output)
-    if any(not shape for shape in shapes):
+    if any(not t.ndim for t in leaves(output)):
         raise ValueError(
             "got single numbers as the model's output, such as the losses of a detector in train mode, which are no "
             "mean over its examples; expected terms=None with them, and metric=None in fit"
         )
+    loss = objective.task_loss
+    if holder_of(loss) is not None:
+        loss = copy.deepcopy(loss)  # it may keep what it sees
+    with forked(output):
+        _require_mean("task_loss", loss, output, y, pieces(y, objective.terms, sizes), objective.terms is count)
 
 
 @torch.no_grad()
@@ -171,8 +153,8 @@ def require_means(
     model: Model, x, y, parts: Sequence[Piece], objective: Objective, precision: Precision, *, because: str = ""
 ) -> None:
     """ValueError unless each loss of a batch is the weighted mean of those of its parts; in eval mode, part by part"""
-    with eval_mode(model), precision.autocast(next(model.parameters()).device.type):
-        some = [tuple(map(at_least_float32, model.cut(rows(x, part.rows)))) for part in parts]
+    with eval_mode(model):
+        some = [cut(model, rows(x, part.rows), precision) for part in parts]
     z, output = (joined(values) for values in zip(*some, strict=True))
     by_examples = [part._replace(terms=float(part.examples)) for part in parts]
     for name, loss, values, weighed in (
@@ -213,10 +195,8 @@ def _no_mean(name: str, whole: Tensor, mean: Tensor, parts: Sequence[Piece], def
 
 def has_values(nest) -> bool:
     """Whether its tensors can be read; those of the device "meta", and fake ones, cannot"""
-    found: list[Tensor] = []
-    each(lambda t: found.append(t) or t, nest)
     try:
-        for t in found:
+        for t in leaves(nest):
             if t.numel():
                 t.flatten()[0].item()
     except (RuntimeError, NotImplementedError):
@@ -226,7 +206,6 @@ def has_values(nest) -> bool:
 
 def forked(nest):
     """A context after which the generators are as before, that of the nest's device too"""
-    devices: list[torch.device] = []
-    each(lambda t: devices.append(t.device) or t, nest)
+    devices = [t.device for t in leaves(nest)]
     cuda = [d for d in devices if d.type == "cuda"][:1]
     return torch.random.fork_rng(cuda) if devices else contextlib.nullcontext()

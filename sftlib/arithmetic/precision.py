@@ -11,8 +11,9 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from sftlib.batches import as_batch, count, each, rows, to
+from sftlib.batches import as_batch, count, each, leaves, rows, to
 from sftlib.model import Model
+from sftlib.objective import Loss, cut, loss_of
 from sftlib.runtime import (
     CANDIDATES,
     FLOAT32,
@@ -22,16 +23,14 @@ from sftlib.runtime import (
     choose_precision,
     device_of,
     keep_freed_memory,
+    out_of_memory,
     versions,
 )
-from sftlib.training.parts import out_of_memory
-from sftlib.training.step import Loss, Objective, forward
 
 
 def measure_precision(
-    model: Model, x, y=None, *, task_loss: Loss = F.cross_entropy, terms: Callable | None = count,
-    remember: bool = False,
-) -> PrecisionChoice:  # fmt: skip
+    model: Model, x, y=None, *, task_loss: Loss = F.cross_entropy, remember: bool = False
+) -> PrecisionChoice:
     """x, y of N examples -> the fastest precision for training on such batches; without y, for inference
 
     Works on copies of the model, in about 2 s: of the N examples it uses as many as that allows on a CPU. Other
@@ -40,13 +39,13 @@ def measure_precision(
     same parts frozen, on batches of the same form, with the same versions, threads and processor.
     """
     if not remember:
-        return _measured(model, x, y, task_loss, terms)
+        return _measured(model, x, y, task_loss)
     path = cache_folder() / "precision.json"
     known, key = _remembered(path), _key(model, x, y)
     if key in known:
         rates = dict(zip(CANDIDATES, known[key]["rates"], strict=True))
         return PrecisionChoice(CANDIDATES[known[key]["chosen"]], rates)
-    choice = _measured(model, x, y, task_loss, terms)
+    choice = _measured(model, x, y, task_loss)
     entry = {"chosen": CANDIDATES.index(choice.precision), "rates": [choice.rates[p] for p in CANDIDATES]}
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     partial.write_text(json.dumps(_remembered(path) | {key: entry}), encoding="utf-8")
@@ -65,15 +64,14 @@ def _remembered(path: Path) -> dict:
 
 def _key(model: Model, x, y) -> str:
     """What the speed of arithmetic hangs on, as a digest"""
-    forms: list = []
-    each(lambda t: forms.append((tuple(t.shape), str(t.dtype))) or t, (x, y))
+    forms = [(tuple(t.shape), str(t.dtype)) for t in leaves((x, y))]
     parts = [(name, tuple(p.shape), str(p.dtype), p.requires_grad) for name, p in model.named_parameters()]
     where = device_of(model)
     processor = torch.cuda.get_device_name(where) if where.type == "cuda" else torch.backends.cpu.get_cpu_capability()
     return hashlib.sha256(repr((parts, forms, versions(), str(where), processor)).encode()).hexdigest()
 
 
-def _measured(model: Model, x, y, task_loss: Loss, terms: Callable | None) -> PrecisionChoice:
+def _measured(model: Model, x, y, task_loss: Loss) -> PrecisionChoice:
     keep_freed_memory()
     where = device_of(model)
     x, labels = as_batch((x, [None] * count(x) if y is None else y), model)
@@ -86,8 +84,7 @@ def _measured(model: Model, x, y, task_loss: Loss, terms: Callable | None) -> Pr
             with torch.inference_mode(), precision.autocast(where.type):
                 copies[precision](batch)
         else:
-            part = rows(y, slice(n))
-            forward(copies[precision], batch, part, Objective(task_loss, terms=terms), precision).loss.backward()
+            loss_of("task_loss", task_loss, cut(copies[precision], batch, precision)[1], rows(y, slice(n))).backward()
 
     if where.type != "cpu":
         return _choose_precision(step, count(x))

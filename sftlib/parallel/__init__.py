@@ -29,9 +29,21 @@ A balancer (``combine``) and losses with state are refused. Where memory runs ou
 the exchange may be under way. That worker ends with a MemoryError that says which one to try.
 """
 
-from sftlib.training.processes.group import workers
-from sftlib.training.processes.model import Parallel
-from sftlib.training.processes.sharded import Sharded
-from sftlib.training.processes.shards import Shards
+from sftlib.parallel.group import contact, workers
+from sftlib.parallel.model import Parallel, require_same_plan, require_shards, require_shareable
+from sftlib.parallel.sharded import Sharded, gathered, optimizer_shards, shards_of
+from sftlib.parallel.shards import Shards
 
-__all__ = ["Parallel", "Sharded", "Shards", "workers"]
+__all__ = [
+    "Parallel",
+    "Sharded",
+    "Shards",
+    "contact",
+    "gathered",
+    "optimizer_shards",
+    "require_same_plan",
+    "require_shards",
+    "require_shareable",
+    "shards_of",
+    "workers",
+]

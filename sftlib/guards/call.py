@@ -1,4 +1,4 @@
-"""What ``fit`` refuses before it starts, and what it watches while it runs."""
+"""What ``fit`` and ``evaluate`` are given: what cannot be trained, minimised or measured is refused at the call."""
 
 import numbers
 import warnings
@@ -8,20 +8,30 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
-from sftlib.adaptation import shared_parameters, stays_in_eval, trainable
+from sftlib.adaptation import in_train_mode, shared_parameters, stays_in_eval, trainable
+from sftlib.inputs import finite, listed
 from sftlib.metrics import Metric
 from sftlib.model import Model
-from sftlib.runtime import ALONE, Group, Precision, check_precision
-from sftlib.training.records import Controls, at_least_zero
-from sftlib.training.step import Objective
+from sftlib.objective import Objective
+from sftlib.runtime import Precision, check_precision
 
 
-def check_call(model: Model, optimizer: Optimizer, objective: Objective, metric, **functions) -> None:
-    """ValueError unless what `fit` is given can be trained, minimised and measured."""
+def check_call(
+    model: Model, optimizer: Optimizer, objective: Objective, metric, precision: Precision, clip, *, schedule, validate
+) -> None:
+    """ValueError unless what `fit` is given can be trained, minimised and measured.
+
+    Gradients must be safe in that precision, and ``clip`` is a norm that they can have, or None.
+    """
     check_objective(objective)
-    check_functions(**functions)
+    check_functions(schedule=schedule, validate=validate)
     check_metric(metric)
     check_optimizer(model, optimizer, objective)
+    check_precision(precision, trains=True)
+    if clip is not None and finite("clip", clip, least=0) == 0:
+        raise ValueError(
+            "got clip=0, with which nothing would move; expected the largest norm of the gradient, or None"
+        )
 
 
 def check_objective(objective: Objective) -> None:
@@ -31,7 +41,7 @@ def check_objective(objective: Objective) -> None:
         raise ValueError("got neither task_loss nor feature_loss; expected at least one, such as F.cross_entropy")
     if objective.combine is not None and (objective.task_loss is None or objective.feature_loss is None):
         raise ValueError("got combine with one loss; expected task_loss and feature_loss, the two to balance")
-    at_least_zero("feature_weight", objective.feature_weight)
+    finite("feature_weight", objective.feature_weight, least=0)
 
 
 def check_metric(metric) -> None:
@@ -87,28 +97,6 @@ def check_loop(train_loader, val_loader, epochs: int, first_epoch: int) -> None:
         raise ValueError(f"got epochs={epochs!r}, first_epoch={first_epoch!r}; expected 1 <= first_epoch <= epochs")
 
 
-def check_controls(controls: Controls | None) -> Controls:
-    """The controls given, or untouched ones; ValueError for anything else."""
-    if controls is not None and not isinstance(controls, Controls):
-        raise ValueError(f"got a {type(controls).__name__} as controls; expected Controls(), or None")
-    return controls or Controls()
-
-
-def check_resume(resume, first_epoch: int, precision: Precision) -> None:
-    """Raises ValueError unless the run goes on where the checkpoint was made, in the same arithmetic."""
-    if not (hasattr(resume, "epoch") and hasattr(resume, "progress")):
-        raise ValueError(f"got a {type(resume).__name__} as resume; expected what load_checkpoint returned")
-    if first_epoch not in (1, resume.epoch + 1):
-        raise ValueError(
-            f"got first_epoch={first_epoch} and a checkpoint of epoch {resume.epoch + 1}; expected resume alone"
-        )
-    if resume.progress is not None and resume.precision != precision:
-        raise ValueError(
-            f"got precision={precision} and a checkpoint of a run in {resume.precision}; expected the same: pass "
-            "precision=found.precision, with found = load_checkpoint(…)"
-        )
-
-
 def check_optimizer(model: Model, optimizer: Optimizer, objective: Objective) -> None:
     """ValueError unless the optimizer holds every trainable parameter of ``model``, and of the losses that are modules,
     no frozen one, and has rates that can be meant.
@@ -131,20 +119,20 @@ def check_optimizer(model: Model, optimizer: Optimizer, objective: Objective) ->
     frozen = [name for name, p in named if not p.requires_grad and id(p) in held]
     if missed:
         raise ValueError(
-            f"{_names(missed)} can train, but no group of the optimizer holds it, so it would never move: "
+            f"{listed(missed)} can train, but no group of the optimizer holds it, so it would never move: "
             "build the optimizer after unfreezing and after replacing parts, with the parameters of losses that have "
             "some, or freeze() what shall stay"
         )
     if frozen:
         raise ValueError(
-            f"{_names(frozen)} is frozen, but the optimizer holds it: build the optimizer from param_groups(…) "
+            f"{listed(frozen)} is frozen, but the optimizer holds it: build the optimizer from param_groups(…) "
             "after freezing, so that no momentum or weight decay can reach it"
         )
     half_frozen = _half_frozen(model)
     half = [name for name, p in named if p.requires_grad and id(p) in half_frozen]
     if half:
         raise ValueError(
-            f"{_names(half)} is one tensor in the frozen f and in g, which trains, so f would move: separate them by "
+            f"{listed(half)} is one tensor in the frozen f and in g, which trains, so f would move: separate them by "
             "sftlib.adaptation.untie(model), or freeze both"
         )
     if not trainable(model):
@@ -168,57 +156,16 @@ def largest_rate(optimizer: Optimizer) -> float:
     if any(group.get("maximize") for group in optimizer.param_groups):
         raise ValueError("got an optimizer with maximize=True, which would raise the loss; expected maximize=False")
     rates = [float(group["lr"]) for group in optimizer.param_groups]
-    for rate in rates:
-        at_least_zero("lr", rate)
-    return max(rates)
+    return max(finite("lr", rate, least=0) for rate in rates)
 
 
-def check_arithmetic(precision: Precision, clip) -> None:
-    """ValueError unless gradients are safe in that precision, and ``clip`` is a norm that they can have, or None."""
-    check_precision(precision, trains=True)
-    if clip is not None and at_least_zero("clip", clip) == 0:
-        raise ValueError(
-            "got clip=0, with which nothing would move; expected the largest norm of the gradient, or None"
-        )
-
-
-def check_batch_sizes(model: Model, loader, micro_batch: int | None) -> None:
-    """ValueError if a batch or a part of one would be a single example where BatchNorm takes its statistics from it."""
-    names = following(model)
-    if names and model.group.world == 1:
-        for n in sorted(_batch_sizes(loader) - {0}):
-            check_batch_size(n, micro_batch, names)
-
-
-def check_batch_size(n: int, micro_batch: int | None, names: list[str], group: Group = ALONE) -> None:
-    """The same for a batch of n examples; ``names`` as `following` gives them"""
-    if group.world > 1:  # the last batch may leave a worker without an example
-        return
-    if n == 0:
-        raise ValueError("got a batch without an example; expected at least one in each: leave empty batches out")
-    cut = micro_batch is not None and micro_batch < n
-    alone = micro_batch == 1 or (micro_batch == 2 and n % 2 == 1) if cut else n == 1  # larger parts: see `Parts`
-    if names and alone:
-        what = "a batch of 1 example" if n == 1 else f"parts of 1 example (micro_batch={micro_batch} of {n})"
-        raise ValueError(
-            f"got {what} and {_names(names)}, a BatchNorm in train mode, which takes mean and variance from it; "
-            "expected 2 or more: take another batch_size or drop_last=True, or freeze(model.backbone), or "
-            "eval_stats_train_affine(model)"
-        )
-
-
-def following(model: nn.Module) -> list[str]:
-    """Names of every BatchNorm that would follow the batch in training, whatever the mode of ``model`` is now"""
-    return [name for name, m in _while_training(model) if isinstance(m, _BatchNorm)]
-
-
-def warn_of_moving_statistics(model: nn.Module) -> None:
+def warn_of_freezing(model: Model) -> None:
     """Warn where parameters were frozen by hand, and the statistics of a BatchNorm among them go on moving."""
-    by_hand = [(name, m) for name, m in _while_training(model) if _stopped(m)]
+    by_hand = [(name, m) for name, m in in_train_mode(model) if _stopped(m)]
     norms = [name for name, m in by_hand if isinstance(m, _BatchNorm) and m.track_running_stats]
     if norms and len(norms) < len(by_hand):  # else the mode was set for BatchNorm alone, which has its uses
         warnings.warn(
-            f"the parameters of {_names(norms)} require no gradient, but this BatchNorm is in train mode: its running "
+            f"the parameters of {listed(norms)} require no gradient, but this BatchNorm is in train mode: its running "
             "statistics move, so what was to stay does not. Take sftlib.adaptation.freeze, not requires_grad_(False)",
             stacklevel=3,
         )
@@ -229,17 +176,7 @@ def _stopped(module: nn.Module) -> bool:
     return bool(own) and not any(p.requires_grad for p in own)
 
 
-def _while_training(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """The parts that ``model.train()`` puts into train mode; every mode is as before afterwards"""
-    modes = [(m, m.training) for m in model.modules()]
-    model.train()
-    found = [(name, m) for name, m in model.named_modules() if m.training]
-    for m, mode in modes:
-        m.training = mode
-    return found
-
-
-def _batch_sizes(loader) -> set[int]:
+def batch_sizes(loader) -> set[int]:
     """The sizes of the batches to come, as far as a loader tells: a list, those of the course, a torch DataLoader"""
     if isinstance(loader, (list, tuple)):
         labels = [batch[1] for batch in loader if isinstance(batch, (list, tuple)) and len(batch) == 2]
@@ -252,7 +189,3 @@ def _batch_sizes(loader) -> set[int]:
         return set()
     rest = set() if getattr(inner, "drop_last", False) else {n % size}
     return ({size} if n >= size else set()) | rest
-
-
-def _names(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{names[0]} (and {len(names) - 1} more)"

@@ -6,26 +6,21 @@ from contextlib import nullcontext
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
+from sftlib.adaptation import following
+from sftlib.inputs import listed
 from sftlib.model import Model
+from sftlib.objective import Objective
+from sftlib.parallel.group import enlist
+from sftlib.parallel.shards import Shards
 from sftlib.runtime import ALONE, FLOAT32, Group, Precision
-from sftlib.training.processes.group import enlist
-from sftlib.training.processes.shards import Shards
-from sftlib.training.step import Objective
 
 
-class Cut(nn.Module):
+class Cut(Model):
     """x of N examples -> z, output: the forward pass that DDP wraps"""
 
-    def __init__(self, backbone: nn.Module, head: nn.Module):
-        super().__init__()
-        self.backbone, self.head = backbone, head
-
-    def forward(self, x) -> tuple:
-        z = self.backbone(x)
-        return z, self.head(z)
+    forward = Model.cut
 
 
 class Parallel(Model):
@@ -43,10 +38,15 @@ class Parallel(Model):
         cut = Cut(self.backbone, self.head)
         if dist.is_initialized():
             refuse_batch_statistics(self, group)
-            cut = DistributedDataParallel(cut, gradient_as_bucket_view=True)
-            cut.broadcast_buffers = False  # equal from the start, and no BatchNorm moves them
+            cut = self._joined(cut)
             enlist(self)
         self._cut = (cut,)  # in a tuple, so that its names stay out of the state and of the checkpoints
+
+    def _joined(self, cut: Cut) -> nn.Module:
+        """The forward pass, joined to those of the other workers"""
+        cut = DistributedDataParallel(cut, gradient_as_bucket_view=True)
+        cut.broadcast_buffers = False  # equal from the start, and no BatchNorm moves them
+        return cut
 
     def __setstate__(self, state: dict) -> None:
         """Of a copy, whose DDP is another one."""
@@ -59,7 +59,7 @@ class Parallel(Model):
         return isinstance(self._cut[0], DistributedDataParallel)
 
     def leave(self) -> None:
-        """Let go of DDP, and with it of the group. From then on the model predicts, as the ``Model`` it is."""
+        """Let go of what joins the workers, and so of the group. What is left predicts, as the ``Model`` it is."""
         self._cut, self.group = (None,), ALONE
 
     def require_workers(self) -> None:
@@ -164,13 +164,10 @@ def require_same_plan(shards, epoch: int, batch: int, group: Group) -> None:
 def refuse_batch_statistics(model: nn.Module, group: Group) -> None:
     """ValueError for a BatchNorm that would follow a worker's part of the batch."""
     fine = nn.SyncBatchNorm if group.device.type == "cuda" else ()
-    model.train()  # what is frozen stays in eval mode
-    names = [
-        n for n, m in model.named_modules() if isinstance(m, _BatchNorm) and m.training and not isinstance(m, fine)
-    ]
+    names = [name for name in following(model) if not isinstance(model.get_submodule(name), fine)]
     if names:
         raise ValueError(
-            f"{names[0]} (and {len(names) - 1} more) would take BatchNorm statistics from the batch, of which each "
+            f"{listed(names)} would take BatchNorm statistics from the batch, of which each "
             "worker sees a slice; expected BatchNorm in eval mode: call eval_stats_train_affine(model) or freeze f "
             "before Parallel(…). On GPUs nn.SyncBatchNorm.convert_sync_batchnorm(model) is the other way (with "
             "drop_last); on CPUs PyTorch has none"

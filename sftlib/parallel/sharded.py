@@ -11,10 +11,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from sftlib.model import Model
-from sftlib.runtime import ALONE, FLOAT32, Group, Precision
-from sftlib.training.processes.group import enlist
-from sftlib.training.processes.model import Cut, Parallel, refuse_batch_statistics
-from sftlib.training.processes.shards import Shards
+from sftlib.parallel.model import Cut, Parallel
+from sftlib.parallel.shards import Shards
+from sftlib.runtime import Group
 
 
 class Sharded(Parallel):
@@ -28,30 +27,18 @@ class Sharded(Parallel):
     workers it is a `Parallel`.
     """
 
-    def __init__(self, model: Model, group: Group, *, precision: Precision = FLOAT32):
+    def _joined(self, cut: Cut) -> nn.Module:
         from torch.distributed.device_mesh import init_device_mesh  # here, for they take half a second
         from torch.distributed.fsdp import fully_shard
 
-        Model.__init__(self, model.backbone, model.head)
-        self.group = group
-        precision.place(self)
-        cut = Cut(self.backbone, self.head)
-        if dist.is_initialized():
-            refuse_batch_statistics(self, group)
-            _give_out(self, group)
-            mesh = init_device_mesh(group.device.type, (group.world,))
-            for stage in _stages(model):
-                fully_shard(stage, mesh=mesh)
-            fully_shard(cut, mesh=mesh)
-            enlist(self)
-        self._cut = (cut,)
+        _give_out(self, self.group)
+        mesh = init_device_mesh(self.group.device.type, (self.group.world,))
+        for stage in [*_stages(self), cut]:
+            fully_shard(stage, mesh=mesh)
+        return cut
 
     def __deepcopy__(self, memo: dict):
         raise ValueError("got a Sharded to be copied; expected one to train: copy the model before it is cut in shards")
-
-    def leave(self) -> None:
-        """Let go of the other shards: the model computes nothing any more."""
-        self._cut, self.group = (None,), ALONE
 
     def require_workers(self) -> None:
         """ValueError once the workers have parted: what is left is a worker's shard."""
@@ -131,12 +118,12 @@ def _give_out(model: nn.Module, group: Group) -> None:
         t.copy_(there)
 
 
-def whole(nest, *, keep: bool):
+def gathered(nest, *, keep: bool):
     """Values and tensors -> the same with shards gathered on the CPU; every worker calls it, some ``keep`` them"""
     if isinstance(nest, dict):
-        return {key: whole(inner, keep=keep) for key, inner in nest.items()}
+        return {key: gathered(inner, keep=keep) for key, inner in nest.items()}
     if type(nest) in (list, tuple):
-        return type(nest)(whole(inner, keep=keep) for inner in nest)
+        return type(nest)(gathered(inner, keep=keep) for inner in nest)
     if not _is_shard(nest):
         return nest
     full = nest.full_tensor()  # one at a time
