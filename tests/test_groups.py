@@ -21,6 +21,7 @@ from sftlib.adaptation import (
     train_only,
     trainable,
     unfreeze,
+    untie,
 )
 from sftlib.backbones import load_backbone
 from sftlib.model import LinearHead, Model
@@ -226,14 +227,33 @@ def test_a_group_that_joined_follows_the_schedule_from_its_own_rate():
     assert [g["lr"] for g in optimizer.param_groups] == pytest.approx([0.025, 0.0025])
 
 
-def test_a_tensor_that_a_frozen_f_shares_with_g_is_refused_until_it_is_untied():
-    from sftlib.adaptation import freeze, trainable, unfreeze, untie
-    from sftlib.model import LinearHead, Model
-
+def tied():
+    """A model whose f and g share a matrix, and a batch for it"""
     f = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(75, 3), torch.nn.Linear(3, 3))
     model = Model(f, LinearHead(3, 3))
     f[2].weight = model.head.weight
-    x, y = torch.randn(5, 3, 5, 5), torch.tensor([0, 1, 2, 0, 1])
+    return model, torch.randn(5, 3, 5, 5), torch.tensor([0, 1, 2, 0, 1])
+
+
+def test_freezing_one_of_two_parts_that_share_a_tensor_says_that_it_froze_both():
+    for one, other, names in (("head", "backbone", "backbone.2.weight"), ("backbone", "head", "backbone.2.weight")):
+        model, x, y = tied()
+        freeze(getattr(model, one))
+        optimizer = torch.optim.SGD(trainable(getattr(model, other)), lr=0.1)
+        with pytest.warns(UserWarning, match=rf"{names} is one tensor in f and in g.*untie\(model\)"):
+            list(fit(model, [(x, y)], optimizer, epochs=1))
+        model = untie(tied()[0])
+        freeze(getattr(model, one))
+        list(fit(model, [(x, y)], torch.optim.SGD(trainable(getattr(model, other)), lr=0.1), epochs=1))
+    model, x, y = tied()
+    freeze(model.head)
+    freeze(model.backbone[2])  # both: nothing is said
+    list(fit(model, [(x, y)], torch.optim.SGD(trainable(model.backbone), lr=0.1), epochs=1))
+
+
+def test_a_tensor_that_a_frozen_f_shares_with_g_is_refused_until_it_is_untied():
+    model, x, y = tied()
+    f = model.backbone
     freeze(model.backbone)
     unfreeze(model.head)
     optimizer = torch.optim.SGD(trainable(model), lr=0.1)

@@ -160,7 +160,18 @@ def largest_rate(optimizer: Optimizer) -> float:
 
 
 def warn_of_freezing(model: Model) -> None:
-    """Warn where parameters were frozen by hand, and the statistics of a BatchNorm among them go on moving."""
+    """Warn where freezing did less, or more, than its words say.
+
+    Less: parameters were frozen by hand, and the statistics of a BatchNorm among them go on moving. More: one of f and
+    g was frozen, and with it a tensor of the other, which they share.
+    """
+    half_frozen = _half_frozen(model)
+    if half := [name for name, p in model.named_parameters() if id(p) in half_frozen]:
+        warnings.warn(
+            f"{listed(half)} is one tensor in f and in g, of which one is frozen and the other not, so it stays in "
+            "both: separate them by sftlib.adaptation.untie(model) before freezing, or freeze what holds it in both",
+            stacklevel=3,
+        )
     by_hand = [(name, m) for name, m in in_train_mode(model) if _stopped(m)]
     norms = [name for name, m in by_hand if isinstance(m, _BatchNorm) and m.track_running_stats]
     if norms and len(norms) < len(by_hand):  # else the mode was set for BatchNorm alone, which has its uses
