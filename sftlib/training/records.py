@@ -128,7 +128,7 @@ def best_epoch(
     optimizer's state is that of the last epoch, so go on training from a checkpoint instead. Data that chose the epoch
     no longer measure the model: test data do.
     """
-    patience = math.inf if patience is None else whole("patience", patience, remedy="epochs without a better one, or None")
+    patience = math.inf if patience is None else whole("patience", patience, remedy="epochs, or None")
     if measure == "loss" and higher_is_better:
         raise ValueError("got measure='loss', higher_is_better=True; expected its true direction")
     return _until_best(records, model, measure, False if measure == "loss" else higher_is_better, patience)
