@@ -439,15 +439,15 @@ plt.show()
 
 # %% [markdown]
 # **Read.** (c): not one of the thirteen intervals excludes 0, on either side. With 100 labels all eight means lie
-# *below* cross-entropy; but they share its runs, so eight on one side are not eight witnesses. They do not exclude a
-# gain of some points: six seeds and 334 pictures are too few for that. An interval wholly above 0 would have refuted
-# (c).
+# *below* cross-entropy; but they share its runs, so eight on one side are not eight witnesses. The intervals do not
+# exclude a gain of some points: six seeds and 334 pictures are too few for that. An interval wholly above 0 would have
+# refuted (c).
 #
 # ## Play
 #
 # Twenty free features in the plane, two classes, whose directions (the two lines) lie a chosen angle apart. After a
-# ReLU only the grey quarter can be reached. From which angle on does the loss end at a floor above 0? What happens
-# within the first 20 steps to features that start far from their direction?
+# ReLU only the grey quarter can be reached. From which angle on does the loss end at a floor above 0? What happens in
+# the first 20 steps to features far from their direction?
 
 
 # %%
@@ -537,9 +537,9 @@ check("03.cosine_gradient", cosine_gradient)
 # %% [markdown]
 # ### ★ Exercise 2: why did it collapse?
 #
-# A colleague trains prototypes together with the features. Her cosine loss falls to zero, and all three end in one
-# place. Find out what is missing in `her_loss`, and mend it. The checker trains a small projection and three prototypes
-# with your loss, on features that share most of their direction.
+# A colleague trains prototypes together with the features. Her cosine loss falls to zero, and all three prototypes end
+# in one place. Find out what is missing in `her_loss`, and mend it. The checker trains a small projection and three
+# prototypes with your loss, on features that share most of their direction.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -577,7 +577,7 @@ check("03.no_collapse", my_loss)
 # ### ★ Exercise 3: a simplex
 #
 # Complete `simplex_directions`: K rows of length 1 whose inner products are all −1/(K−1). Any such rows will do, with
-# as many columns as you like.
+# any number of columns.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -634,8 +634,8 @@ check("03.simplex", simplex_directions)
 # - What pulls together needs something that pushes apart, or all falls into one point with a perfect loss.
 #
 # **Limits.** One data set with two classes, one network, the last stage of f trained at 96 pixels, six seeds, one split
-# with 334 test pictures that all seeds share. The grids were small, and several choices lie at their edge. Barz and
-# Denzler report large gains for small data sets *trained from scratch*.
+# with 334 test pictures that all seeds share. The grids were small, several choices at their edge. Barz and Denzler
+# report large gains for small data sets *trained from scratch*.
 #
 # **References.** Barz and Denzler 2020, *Deep learning on small datasets without pre-training using cosine loss*,
 # arXiv 1901.09054. Deitsch et al. 2019, arXiv 1807.02894 (data). **Going deeper**:
