@@ -1,7 +1,5 @@
 """Right and wrong answers to the exercises of notebook 12. WRONG: (answer, words that the checker must say)."""
 
-import itertools
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -37,46 +35,34 @@ def _with_loop(hertz, low, peak, high):
     return torch.tensor(out)
 
 
-def _greedy_loop(log_p):
-    units, before = [], None
-    for k in log_p.argmax(1).tolist():
-        if k != before and k != 0:
-            units.append(k)
-        before = k
-    return units
+def _norm_of(gradients):
+    return torch.cat([g.flatten() for g in gradients]).norm()
 
 
-def _greedy_unique(log_p):
-    path = torch.unique_consecutive(log_p.argmax(-1))
-    return path[path != 0]
+def _clipped(gradients, longest):
+    norm = _norm_of(gradients)
+    return [g * longest / norm for g in gradients] if norm > longest else list(gradients)
 
 
-def _drops_first(log_p):
-    path = [k for k in log_p.argmax(1).tolist() if k != 0]
-    return [k for k, _ in itertools.groupby(path)]
+def _by_torch(gradients, longest):
+    held = [torch.nn.Parameter(torch.zeros_like(g)) for g in gradients]
+    for p, g in zip(held, gradients, strict=True):
+        p.grad = g.clone()
+    torch.nn.utils.clip_grad_norm_(held, longest)
+    return [p.grad for p in held]
 
 
-def _above_half(log_p):
-    path = [int((row > 0.5).nonzero()[0]) if (row > 0.5).any() else 0 for row in log_p.exp()]
-    return [k for k, _ in itertools.groupby(path) if k]
+def _by_square(gradients, longest):
+    square = sum((g**2).sum() for g in gradients)
+    share = 1.0 if square <= longest**2 else longest / square**0.5
+    return tuple(share * g for g in gradients)
 
 
-def _round_the_end(log_p):
-    path = log_p.argmax(1).tolist()
-    return [k for t, k in enumerate(path) if k != path[t - 1] and k]
-
-
-def _unlike_the_last_written(log_p):
-    units = []
-    for k in log_p.argmax(1).tolist():
-        if k and units[-1:] != [k]:
-            units.append(k)
-    return units
-
-
-def _unlike_the_next(log_p):
-    path = [*log_p.argmax(1).tolist(), None]
-    return [k for k, after in itertools.pairwise(path) if k != after and k]
+def _in_place(gradients, longest):
+    norm = _norm_of(gradients)
+    for g in gradients:
+        g.mul_(min(1.0, (longest / norm.clamp(min=1e-12)).item()))
+    return gradients
 
 
 def _pairs(z):
@@ -115,25 +101,24 @@ RIGHT = {
             _triangle(hertz, low, peak, high) / torch.trapezoid(_triangle(hertz, low, peak, high), hertz)
         ),
     ],
-    "12.greedy": [
-        _greedy_loop,
-        _greedy_unique,
-        lambda log_p: [k for k, _ in itertools.groupby(log_p.argmax(1).tolist()) if k],
-        lambda log_p: [int(k) for k in F.pad(_greedy_unique(log_p), (1, 0))[1:]],
-        lambda log_p: _greedy_unique(log_p).tolist(),
-        lambda log_p: tuple(_greedy_loop(log_p.exp())),
-        _unlike_the_next,
+    "12.clipped": [
+        _clipped,
+        _by_torch,
+        _by_square,
+        lambda gradients, longest: [g / max(1.0, (_norm_of(gradients) / longest).item()) for g in gradients],
+        lambda gradients, longest: [g.numpy() * min(1, longest / (_norm_of(gradients).item() + 1e-8))
+                                    for g in gradients],
+        lambda gradients, longest: [
+            g * (longest / sum(x.norm() ** 2 for x in gradients).sqrt().clamp(min=longest)) for g in gradients
+        ],
     ],
-    "12.paths": [
-        ["a-a-", "a-aa", "a--a", "aa-a", "-a-a"],
-        ("-a-a", "aa-a", "a--a", "a-aa", "a-a-"),
-        {"a-a-", "a-aa", "a--a", "aa-a", "-a-a"},
-        ["A-A-", "A-AA", "A--A", "AA-A", "-A-A"],
-        ["a_a_", "a_aa", "a__a", "aa_a", "_a_a"],
-        ["a–a–", "a–aa", " a––a", "aa–a", "–a–a "],
-        ["a−a−", "a−aa", "a−−a", "aa−a", "−a−a"],
-        ["aεaε", "aεaa", "aεεa", "aaεa", "εaεa"],
-        np.array(["a-a-", "a-aa", "a--a", "aa-a", "-a-a"]),
+    "12.range": [
+        lambda a: (a.mean(1).min(), a.mean(1).max()),
+        lambda a: tuple(torch.aminmax(a.mean(dim=1))),
+        lambda a: [min(row.mean().item() for row in a), max(row.mean().item() for row in a)],
+        lambda a: np.sort(a.numpy().mean(1))[[0, -1]],
+        lambda a: a.mean(1).sort().values[[0, len(a) - 1]],
+        lambda a: a.sum(1).quantile(torch.tensor([0.0, 1.0], dtype=a.dtype)) / a.shape[1],
     ],
     "12.likeness": [
         lambda z: ((_unit(z) @ _unit(z).T).sum() - len(z)) / (len(z) * (len(z) - 1)),
@@ -192,36 +177,76 @@ WRONG = {
         ),
         (lambda hertz, low, peak, high: _triangle(hertz, 0, peak, high) * 2 / high, "expected 0"),
     ],
-    "12.greedy": [
-        (_drops_first, "before repeats were merged"),
-        (lambda log_p: [k for k in log_p.argmax(1).tolist() if k], "not merged"),
-        (lambda log_p: torch.unique_consecutive(log_p.argmax(1)), "class 0 writes nothing"),
-        (lambda log_p: log_p.argmax(1), "the path itself"),
-        (lambda log_p: list(dict.fromkeys(k for k in log_p.argmax(1).tolist() if k)), "once at most"),
-        (lambda log_p: [k - 1 for k in _greedy_loop(log_p)], "nothing to subtract"),
-        (lambda log_p: _greedy_loop(log_p)[::-1], "backwards"),
-        (lambda log_p: _greedy_loop(log_p[1:]), "first frame"),
-        (lambda log_p: _greedy_loop(-log_p), "expected"),
-        (lambda log_p: log_p.max(1).values, "whole numbers"),
-        (lambda log_p: log_p.argmax(0), "expected"),
-        (lambda log_p: 3, "expected a list"),
-        (_above_half, "expected"),
-        (_round_the_end, "`path[-1]` is the last one"),
-        (_unlike_the_last_written, "before repeats were merged"),
+    "12.clipped": [
+        (lambda gradients, longest: [g * min(1, (longest / g.norm()).item()) for g in gradients], "on its own"),
+        (lambda gradients, longest: [g.clamp(-longest, longest) for g in gradients], "each number was clipped"),
+        (lambda gradients, longest: [g * longest / (_norm_of(gradients) + 1e-12) for g in gradients], "stays as it is"),
+        (lambda gradients, longest: [g / (_norm_of(gradients) + 1e-12) for g in gradients], "norm 1"),
+        (lambda gradients, longest: list(gradients), "nothing is scaled"),
+        (
+            lambda gradients, longest: [
+                g * min(1, (longest / sum(x.norm() for x in gradients)).item()) for g in gradients
+            ],
+            "adds up the norms",
+        ),
+        (
+            lambda gradients, longest: [
+                g * min(1, (longest / max(x.norm() for x in gradients)).item()) for g in gradients
+            ],
+            "longest tensor",
+        ),
+        (
+            lambda gradients, longest: [g * min(1, (longest / _norm_of(gradients) ** 2).item()) for g in gradients],
+            "root is missing",
+        ),
+        (
+            lambda gradients, longest: [
+                g * min(1, (longest / sum(x.abs().sum() for x in gradients)).item()) for g in gradients
+            ],
+            "adds up sizes",
+        ),
+        (
+            lambda gradients, longest: [
+                g * min(1, (longest / max(x.abs().max() for x in gradients)).item()) for g in gradients
+            ],
+            "largest entry",
+        ),
+        (
+            lambda gradients, longest: [g * max(1, (longest / _norm_of(gradients)).item()) for g in gradients],
+            "lengthens",
+        ),
+        (
+            lambda gradients, longest: [g * max(1, (_norm_of(gradients) / longest).item()) for g in gradients],
+            "upside down",
+        ),
+        (
+            lambda gradients, longest: torch.cat([g.flatten() for g in _clipped(gradients, longest)]),
+            "a list of as many",
+        ),
+        (lambda gradients, longest: [g.flatten() for g in _clipped(gradients, longest)], "got shapes"),
+        (lambda gradients, longest: _clipped(gradients, longest)[:1], "one for each gradient"),
+        (
+            lambda gradients, longest: [
+                g * longest / _norm_of(gradients) if _norm_of(gradients) else g / 0 for g in gradients
+            ],
+            "stays as it is",
+        ),
+        (_in_place, "changes its argument"),
     ],
-    "12.paths": [
-        (["a-a-", "a-aa", "a--a", "aa-a"], "1 more do"),
-        (["a-a-", "a-aa", "a--a", "aa-a", "-a-a", "aaaa"], "reads 'a'"),
-        (["a-a-", "a-aa", "a--a", "aa-a", "-a-a", "aa--"], "reads 'a'"),
-        (["a-a-", "a-aa", "a--a", "aa-a", "-a-a", "a-a-"], "twice"),
-        (["a-a"], "3 characters"),
-        (["a-a-", "a-ab"], "something else"),
-        ("a-a-", "a list of texts"),
-        ([["a", "-", "a", "-"]], "texts of four characters"),
-        (5, "a list of texts"),
-        (["aa"], "2 characters"),
-        ([], "5 more do"),
-        (["a-a-", "a-aa", "a--a", "aa-a", "----"], "reads ''"),
+    "12.range": [
+        (lambda a: (a.min(), a.max()), "all rows"),
+        (lambda a: (a.mean(0).min(), a.mean(0).max()), "turn it round"),
+        (lambda a: (a.mean(1).max(), a.mean(1).min()), "lowest comes first"),
+        (lambda a: (a.mean(1).mean(), a.mean(1).std()), "mean and deviation"),
+        (lambda a: (a.mean(1).mean() - a.mean(1).std(), a.mean(1).mean() + a.mean(1).std()), "mean and deviation"),
+        (lambda a: (a.mean(1).argmin(), a.mean(1).argmax()), "places"),
+        (lambda a: (a.mean(1)[0], a.mean(1)[-1]), "first and the last man"),
+        (lambda a: (a.median(1).values.min(), a.median(1).values.max()), "medians"),
+        (lambda a: (a.max(1).values.min(), a.max(1).values.max()), "best draw"),
+        (lambda a: (a.sum(1).min(), a.sum(1).max()), "sums"),
+        (lambda a: (a.mean(1).min(), a.mean(1).max() - a.mean(1).min()), "how far"),
+        (lambda a: a.mean(1).max() - a.mean(1).min(), "two numbers"),
+        (lambda a: a.mean(1), "expected two numbers"),
     ],
     "12.likeness": [
         (lambda z: (_unit(z) @ _unit(z).T).mean(), "itself too"),

@@ -20,17 +20,17 @@ def _tent(hertz, low, peak, high):
     return torch.stack([up, down]).amin(0).clamp_min(0)
 
 
-def _path(log_p):
-    return [int(k) for k in log_p.argmax(dim=-1)]
+def _length(gradients):
+    return sum(float((g * g).sum()) for g in gradients) ** 0.5
 
 
-def _read(path):
-    out = []
-    for t, k in enumerate(path):
-        if k == 0 or (t and path[t - 1] == k):
-            continue
-        out.append(k)
-    return out
+def _scaled(share):
+    """share(norm, longest), or of the gradients -> the answer that multiplies by it"""
+    return lambda gradients, longest: [g * share(_length(gradients) or 1e-9, longest) for g in gradients]
+
+
+def _ends(a):
+    return a.min(), a.max()
 
 
 def _norm(z):
@@ -59,21 +59,24 @@ RIGHT = {
         ) / ((high - low) / 2),
         lambda hertz, low, peak, high: (_tent(hertz, low, peak, high) / ((high - low) / 2)).float(),
     ],
-    "12.greedy": [
-        lambda log_p: _read(_path(log_p)),
-        lambda log_p: torch.tensor(_read(_path(log_p))),
-        lambda log_p: [k for k in torch.unique_consecutive(log_p.argmax(1)).tolist() if k != 0],
-        lambda log_p: list(filter(None, (k for k, _ in itertools.groupby(_path(log_p))))),
-        lambda log_p: _read(log_p.softmax(1).topk(1, dim=1).indices[:, 0].tolist()),
-        lambda log_p: np.array(_read(log_p.numpy().argmax(1).tolist()), dtype=int),
+    "12.clipped": [
+        _scaled(lambda norm, longest: min(1.0, longest / norm)),
+        _scaled(lambda norm, longest: longest / max(norm, longest)),
+        _scaled(lambda norm, longest: longest / norm if norm > longest else 1),
+        lambda gradients, longest: [g if _length(gradients) < longest else longest * g / _length(gradients)
+                                    for g in gradients],
+        lambda gradients, longest: tuple(
+            g * torch.tensor(longest / max(_length(gradients), 1e-30)).clamp(max=1) for g in gradients
+        ),
+        lambda gradients, longest: [(g / max(1, _length(gradients) / longest)).tolist() for g in gradients],
     ],
-    "12.paths": [
-        ["aa-a", "a-aa", "a--a", "-a-a", "a-a-"],
-        ["-a-a", "a-a-", "a--a", "a-aa", "aa-a"],
-        ("aa-a", "a-aa", "a--a", "-a-a", "a-a-"),
-        frozenset({"aa-a", "a-aa", "a--a", "-a-a", "a-a-"}),
-        ["".join(p) for p in itertools.product("-a", repeat=4) if "".join(k for k, _ in itertools.groupby(p)).replace(
-            "-", "") == "aa"],
+    "12.range": [
+        lambda a: _ends(a.mean(1)),
+        lambda a: _ends(torch.stack([row.mean() for row in a])),
+        lambda a: (float(a.mean(-1).min()), float(a.mean(-1).max())),
+        lambda a: sorted(a.mean(1).tolist())[:: len(a) - 1],
+        lambda a: torch.stack(_ends(a.mean(1))),
+        lambda a: np.array([a.numpy().mean(axis=1).min(), a.numpy().mean(axis=1).max()]),
     ],
     "12.likeness": [
         lambda z: _off(_norm(z) @ _norm(z).T).mean(),
@@ -120,36 +123,40 @@ SLIPS = {
         (lambda hertz, low, peak, high: 1 - _tent(hertz, low, peak, high) * 2 / (high - low), "upside down"),
         (lambda hertz, low, peak, high: 2 / (high - low), "the height alone"),
     ],
-    "12.greedy": [
-        (lambda log_p: _path(log_p), "the path"),
-        (lambda log_p: [k for k in _path(log_p) if k > 0], "only blanks dropped"),
-        (lambda log_p: [k for k, _ in itertools.groupby(_path(log_p))], "only repeats merged"),
-        (lambda log_p: [k for k, _ in itertools.groupby(k for k in _path(log_p) if k)], "blanks dropped first"),
-        (lambda log_p: sorted(set(_path(log_p)) - {0}), "a set"),
-        (lambda log_p: _read(log_p.argmin(1).tolist()), "the least likely"),
-        (lambda log_p: _read(log_p[:, 1:].argmax(1).tolist()), "blank left out, classes shifted"),
-        (lambda log_p: [k + 1 for k in _read(_path(log_p))], "one too many"),
-        (lambda log_p: _read(_path(log_p))[1:], "the first unit lost"),
-        (lambda log_p: _read(_path(log_p))[:-1], "the last unit lost"),
-        (lambda log_p: len(_read(_path(log_p))), "how many"),
-        (lambda log_p: _read(_path(log_p.T)), "the other axis"),
-        (lambda log_p: [log_p.sum(0).argmax().item()], "one class for the whole sound"),
+    "12.clipped": [
+        (_scaled(lambda norm, longest: longest / norm), "short ones are lengthened"),
+        (_scaled(lambda norm, longest: 1 / norm), "of length 1"),
+        (_scaled(lambda norm, longest: 1 / max(1, norm)), "at most 1"),
+        (_scaled(lambda norm, longest: longest), "times the limit"),
+        (_scaled(lambda norm, longest: min(1.0, norm / longest)), "upside down"),
+        (_scaled(lambda norm, longest: max(1.0, longest / norm)), "the wrong way"),
+        (_scaled(lambda norm, longest: min(1.0, longest / norm**2)), "the square"),
+        (_scaled(lambda norm, longest: min(1.0, longest / norm**0.5)), "a root too many"),
+        (_scaled(lambda norm, longest: 1.0 if norm <= longest else 0.0), "long ones are thrown away"),
+        (_scaled(lambda norm, longest: 0.5 if norm > longest else 1.0), "halved"),
+        (_scaled(lambda norm, longest: min(1.0, longest / (norm + 1))), "1 added to the norm"),
+        (lambda gradients, longest: [g.clamp(max=longest) for g in gradients], "clamped from above"),
+        (lambda gradients, longest: [g.clamp(-longest, longest) for g in gradients], "clamped"),
+        (lambda gradients, longest: [F.normalize(g, dim=0) * longest for g in gradients], "columns"),
+        (lambda gradients, longest: [g / max(1, float(g.norm()) / longest) for g in gradients], "one by one"),
+        (lambda gradients, longest: [g - g.mean() for g in gradients], "centred"),
+        (lambda gradients, longest: _length(gradients), "the norm"),
     ],
-    "12.paths": [
-        (["a-a-"], "one"),
-        (["a--a"], "one"),
-        (["a-a-", "-a-a"], "without longer units"),
-        (["aa-a", "a-aa", "a--a"], "without blanks at the ends"),
-        (["aa-a", "a-aa", "a-a-", "-a-a"], "without the long blank"),
-        (["aa-a", "a-aa", "a--a", "-a-a", "a-a-", "--aa"], "repeats without a blank"),
-        (["aa-a", "a-aa", "a--a", "-a-a", "a-a-", "-aa-"], "repeats without a blank"),
-        (["aaaa", "aa--", "--aa"], "repeats without a blank"),
-        (["a-a", "aa", "a--a"], "of any length"),
-        (["aa-a", "a-aa", "a--a", "-a-a", "a-a-", "a-a-a"], "five frames"),
-        (["1-1-", "11-1", "1-11", "1--1", "-1-1"], "another letter"),
-        ("aa-a, a-aa, a--a, -a-a, a-a-", "one text"),
-        ({"aa-a": 1, "a-aa": 1, "a--a": 1, "-a-a": 1, "a-a-": 1}, "a dict"),
-        ([1, 2, 3, 4, 5], "numbers"),
+    "12.range": [
+        (lambda a: _ends(a), "of all rows"),
+        (lambda a: _ends(a.mean(0)), "of the draws"),
+        (lambda a: _ends(a.mean(1))[::-1], "turned round"),
+        (lambda a: _ends(a.sum(1)), "sums"),
+        (lambda a: _ends(a.median(1).values), "medians"),
+        (lambda a: _ends(a[:, 0]), "the first draw alone"),
+        (lambda a: _ends(a[0]), "the first man alone"),
+        (lambda a: (a.mean() - a.std(), a.mean() + a.std()), "mean and deviation of all"),
+        (lambda a: (a.mean(1).min(), a.max()), "the highest of all rows"),
+        (lambda a: (a.min(), a.mean(1).max()), "the lowest of all rows"),
+        (lambda a: (a.mean(1).min(), a.mean()), "lowest and mean"),
+        (lambda a: a.mean(), "one number"),
+        (lambda a: (a.mean(1).quantile(0.25), a.mean(1).quantile(0.75)), "quartiles"),
+        (lambda a: (100 * a.mean(1).min(), 100 * a.mean(1).max()), "per cent"),
     ],
     "12.likeness": [
         (lambda z: (_norm(z) @ _norm(z).T).mean(), "with the diagonal"),

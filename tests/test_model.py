@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from helpers import D, K, N, batches, plain_model, tiny_model
 from torch import nn
 
-from sftlib.model import LinearHead, Model, Standardise, load_parts, save_parts
+from sftlib.model import LinearHead, Model, Standardise, Subsample, load_parts, save_parts
 from sftlib.model.files import load_safely
 
 
@@ -32,6 +32,20 @@ def test_standardised_features_have_mean_0_and_the_stated_deviation_and_new_ones
     assert torch.equal(layer(z[:1]), layer(z)[:1]) and not layer.mean.requires_grad
     with pytest.raises(ValueError, match=r"got features of shape \(7,\)"):
         Standardise(torch.zeros(7))
+
+
+def test_subsampling_takes_means_and_is_blind_to_padding():
+    h, lengths = torch.rand(3, 13, 5), torch.tensor([13, 7, 9])
+    thin, n = Subsample(4)((h, lengths))
+    assert thin.shape == (3, 3, 5) and n.tolist() == [3, 1, 2]
+    torch.testing.assert_close(thin[0, 1], sum(h[0, t] for t in (4, 5, 6, 7)) / 4)
+    for i, length in enumerate(lengths.tolist()):
+        alone, own = Subsample(4)((h[i : i + 1, :length], lengths[i : i + 1]))
+        assert own.item() == alone.shape[1] == n[i]
+        torch.testing.assert_close(alone[0], thin[i, : n[i]])
+    assert torch.equal(Subsample(1)((h, lengths))[0], h)
+    with pytest.raises(ValueError, match="got n=0; expected a whole number of frames"):
+        Subsample(0)
 
 
 def test_loss_at_zero_logits_is_log_k():

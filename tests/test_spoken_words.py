@@ -648,3 +648,54 @@ def test_speakers_named_or_drawn_are_a_partition():
         for part, some in (("val", val), ("test", test)):
             if some is not None:
                 assert {n for n, p in part_of.items() if p == part} == set(some)
+
+
+# --- strings of words -----------------------------------------------------------------------------------------------
+
+
+def test_strings_are_sounds_of_one_voice_in_the_order_of_their_labels():
+    split = load().train
+    sounds, y = spoken_words.strung(split, 23, seed=5)
+    own = {(s, int(k)): [] for s, k in zip(split.speakers, split.labels, strict=True)}
+    for i in range(len(split)):
+        own[split.speakers[i], int(split.labels[i])].append(split[i][0][0])
+    many = set()
+    for (wave, rate), units in zip(sounds, y.tolist(), strict=True):
+        k = [u - 1 for u in units if u != -1]
+        assert rate == split[0][0][1]
+        assert units == [u + 1 for u in k] + [-1] * (4 - len(k))
+        many.add(len(k))
+        assert any(found(wave, [own.get((s, u), []) for u in k]) for s in set(split.speakers))
+    assert many == {2, 3, 4}
+    again, same = spoken_words.strung(split, 23, seed=5)
+    assert torch.equal(y, same) and all(torch.equal(a, b) for (a, _), (b, _) in zip(sounds, again, strict=True))
+    assert not torch.equal(y, spoken_words.strung(split, 23, seed=6)[1])
+
+
+def found(wave, choices):
+    """Whether the wave is one sound of the first choices, then one of the second, and so on, and nothing else"""
+    if not choices:
+        return len(wave) == 0
+    return any(
+        len(s) <= len(wave) and torch.equal(wave[: len(s)], s) and found(wave[len(s) :], choices[1:])
+        for s in choices[0]
+    )
+
+
+def test_strings_of_two_rates_are_refused_and_so_are_lengths_that_cannot_be():
+    split = load().train
+    slow = replace(split, sounds=tuple(Halved(s) if i % 2 else s for i, s in enumerate(split.sounds)))
+    with pytest.raises(ValueError, match="of one voice at .* Hz; expected one rate"):
+        spoken_words.strung(slow, 29)
+    for wrong in ({"n": 0}, {"fewest": 0}, {"fewest": 3, "most": 2}, {"seed": -1}):
+        with pytest.raises(ValueError, match="expected"):
+            spoken_words.strung(split, **{"n": 3} | wrong)
+
+
+class Halved:
+    def __init__(self, source):
+        self.source = source
+
+    def sound(self):
+        samples, rate = self.source.sound()
+        return samples, rate // 2

@@ -1,20 +1,16 @@
 """Checkers of notebook 12."""
 
-import itertools
-
-import numpy as np
 import torch
 
-from sftlib.checks import Wrong, checker, expect, numeric, require
+from sftlib.checks import Wrong, checker, expect, numeric, pair, require
 
 # N, T, D, lengths: a whole row, a row of one frame, rows in between; N != T
 STATES = ((3, 7, 5, (7, 1, 4)), (2, 5, 3, (2, 5)), (1, 4, 2, (3,)), (5, 2, 3, (1, 2, 1, 2, 1)))
-BANDS = ((300.0, 500.0, 900.0), (0.0, 40.0, 120.0), (4100.0, 4700.0, 5000.0))  # low, peak, high
-PATHS = (
-    ((1, 1, 0, 1, 2, 2, 0), 3), ((0, 0, 0), 2), ((2, 2, 2), 4), ((1, 0, 2, 0, 0, 1, 1), 3), ((0, 3, 3, 0, 3, 1, 3), 5),
-    ((4,), 5), ((1, 2, 1, 2), 3),
+GRADIENTS = (  # shapes, their norm, the longest that is allowed
+    (((3, 5), (5,), (2, 7)), 9.0, 3.0), (((7,), (2, 3)), 0.5, 3.0), (((5, 2),), 4.0, 0.5), (((4, 3), (6,)), 0.2, 0.1),
+    (((11,), (3,), (1,)), 2.0, 2.0),
 )  # fmt: skip
-BLANKS = "-_–—−·∅øε0 ."
+BANDS = ((300.0, 500.0, 900.0), (0.0, 40.0, 120.0), (4100.0, 4700.0, 5000.0))  # low, peak, high
 
 
 @checker("12.last_state")
@@ -93,79 +89,89 @@ def _of_filters(hertz, low, peak, high):
     ]
 
 
-@checker("12.greedy")
-def _greedy(answer):
-    """log p (T, K) -> the classes of the best path, repeats merged, then blanks left out"""
-    for seed, (path, k) in enumerate(PATHS):
+@checker("12.clipped")
+def _clipped(answer):
+    """gradients, a list of tensors, and a longest norm -> the list, scaled to it where it is longer"""
+    for seed, (sizes, size, longest) in enumerate(GRADIENTS):
         draw = torch.Generator().manual_seed(seed)
-        noise = torch.rand(len(path), k, generator=draw)
-        ahead = (3.0, 1.0)[seed % 2]  # by 1 the likeliest class has mostly less than one half
-        log_p = (noise + ahead * torch.nn.functional.one_hot(torch.tensor(path), k)).log_softmax(-1)
-        want = _merged(path)
-        got = _units(answer(log_p))
-        if got != want:
-            made = "; or: ".join(why for wrong, why in _of_paths(path, k) if got == wrong and wrong != want)
-            shown = f"the path {list(path)}: got {got}, expected {want}"
-            raise Wrong(f"{made} ({shown})" if made else shown)
+        drawn = [torch.randn(*shape, generator=draw, dtype=torch.float64) for shape in sizes]
+        norm = sum(v * v for g in drawn for v in g.flatten().tolist()) ** 0.5
+        gradients = [g * (size / norm) for g in drawn]  # their norm is `size` now
+        want = [g * min(1.0, longest / size) for g in gradients]
+        what = f"norm {size:g}, longest {longest:g}"
+        got = answer([g.clone() for g in gradients], longest)
+        if isinstance(got, torch.Tensor) and len(gradients) > 1 or not isinstance(got, list | tuple | torch.Tensor):
+            raise Wrong(f"{what}: got a {type(got).__name__}; expected a list of as many tensors")
+        require(len(got) == len(want), f"{what}: got {len(got)} tensors; expected {len(want)}, one for each gradient")
+        known = [(_flat(v), why) for v, why in _of_gradients(gradients, longest)]
+        shapes = [tuple(numeric(what, g).shape) for g in got]
+        require(shapes == list(sizes), f"{what}: got shapes {shapes}; expected {list(sizes)}")
+        expect(what, _flat([numeric(what, g) for g in got]), _flat(want), tolerance=1e-4, known=known)
+    zero = answer([torch.zeros(3), torch.zeros(2, 2)], 1.0)
+    expect("gradients that are 0", _flat([numeric("gradients", g) for g in zero]), torch.zeros(7))
 
 
-def _merged(path):
-    return [k for k, group in itertools.groupby(path) if k != 0]
+def _flat(gradients):
+    return torch.cat([g.flatten() for g in gradients])
 
 
-def _units(value):
-    """What was written as a list of whole numbers; Wrong for anything else"""
-    try:
-        units = torch.as_tensor(value).flatten().tolist() if len(value) else []
-    except (TypeError, ValueError, RuntimeError):
-        raise Wrong(f"got {type(value).__name__}; expected a list of classes") from None
-    if any(u != int(u) for u in units):
-        raise Wrong(f"got {units}; expected classes, whole numbers")
-    return [int(u) for u in units]
+def _of_gradients(gradients, longest):
+    norms = [g.norm() for g in gradients]
+    together = _flat(gradients).norm()
 
+    def scaled(norm):
+        return [g * min(1.0, float(longest / norm)) for g in gradients]
 
-def _of_paths(path, k):
-    dropped = [u for u in path if u != 0]
-    merged = [u for u, _ in itertools.groupby(path)]
     return [
-        ([u for u, _ in itertools.groupby(dropped)], "blanks were dropped before repeats were merged: 1 – 1 is two"),
-        (dropped, "repeats were not merged"),
-        (merged, "blanks were not dropped: class 0 writes nothing"),
-        (
-            [u for t, u in enumerate(path) if u != path[t - 1] and u != 0],
-            "the first frame has none before it, but `path[-1]` is the last one",
-        ),
-        (list(path), "this is the path itself: merge repeats, then drop blanks"),
-        (list(dict.fromkeys(dropped)), "each class is written once at most; only neighbours merge"),
-        (sorted(set(dropped)), "each class is written once, in the order of its number; only neighbours merge"),
-        ([u - 1 for u in _merged(path)], "classes are counted from 0, and blank is one of them: nothing to subtract"),
-        ([u for u in merged if u != k - 1], "blank is class 0, not the last one"),
-        (_merged(path)[::-1], "this is backwards"),
-        (_merged(path[1:]), "the first frame is missing"),
-        (_merged(path[:-1]), "the last frame is missing"),
-    ]
+        ([g * min(1.0, float(longest / n)) for g, n in zip(gradients, norms, strict=True)],
+         "each tensor was clipped on its own, which turns the gradient; one norm is taken over all of them"),
+        ([g.clamp(-longest, longest) for g in gradients], "each number was clipped, which turns the gradient: scale"),
+        ([g * longest / together for g in gradients], "a gradient that is shorter stays as it is"),
+        ([g / together for g in gradients], "this makes the norm 1; it should be `longest`, where it was longer"),
+        (gradients, "nothing is scaled where the norm is longer"),
+        (scaled(sum(norms)), "this adds up the norms; the norm over all is the root of the sum of their squares"),
+        (scaled(max(norms)), "this is the longest tensor's norm; take it over all of them"),
+        (scaled(together**2), "this is the square of the norm: the root is missing"),
+        (scaled(_flat(gradients).abs().sum()), "this norm adds up sizes; the Euclidean one squares them"),
+        (scaled(_flat(gradients).abs().max()), "this is the largest entry, not the Euclidean norm"),
+        (scaled(_flat(gradients).square().mean().sqrt()), "this is the root of the mean square, not of the sum"),
+        ([g * max(1.0, float(longest / together)) for g in gradients], "this lengthens short ones; clip long ones"),
+        ([g * float(together / longest) if together > longest else g for g in gradients],
+         "this is upside down: it makes long gradients longer"),
+    ]  # fmt: skip
 
 
-@checker("12.paths")
-def _paths(answer):
-    """all paths of four frames that read "aa", as texts"""
-    answer = answer() if callable(answer) else answer
-    answer = answer.tolist() if isinstance(answer, np.ndarray) else answer
-    if isinstance(answer, str) or not isinstance(answer, list | tuple | set | frozenset):
-        raise Wrong(f"got a {type(answer).__name__}; expected a list of texts such as ['a--a']")
-    if not all(isinstance(path, str) for path in answer):
-        raise Wrong("expected texts of four characters, a for the unit and - for the blank")
-    given = ["".join("-" if c in BLANKS else c for c in path.strip().lower()) for path in answer]
-    for path in given:
-        require(len(path) == 4, f"{path!r} has {len(path)} characters; a path has one for each of four frames")
-        require(set(path) <= {"a", "-"}, f"{path!r} holds something else than a and -")
-        read = "".join(c for c, _ in itertools.groupby(path) if c != "-")
-        require(read == "aa", f"{path!r} reads {read!r}, for repeats merge before blanks are dropped")
-    if twice := [path for path in set(given) if given.count(path) > 1]:
-        raise Wrong(f"{twice[0]!r} stands there twice")
-    every = {"".join(p) for p in itertools.product("a-", repeat=4)}
-    missing = sum("".join(c for c, _ in itertools.groupby(p) if c != "-") == "aa" for p in every) - len(given)
-    require(missing == 0, f"each of these {len(given)} reads 'aa', but {missing} more do: some begin or end in a blank")
+@checker("12.range")
+def _range(answer):
+    """accuracies (M, S) of M men, S draws each -> (lowest, highest) of the means over the draws"""
+    for m, s, seed in ((4, 5, 1), (3, 7, 2), (2, 3, 3)):
+        draw = torch.Generator().manual_seed(seed)
+        table = torch.rand(m, s, generator=draw, dtype=torch.float64)
+        means = [sum(row) / s for row in table.tolist()]
+        got = pair(answer(table.clone()), "two numbers: (lowest, highest)")
+        known = [(torch.stack([torch.as_tensor(v, dtype=torch.float64) for v in some]), why)
+                 for some, why in _of_ranges(table)]  # fmt: skip
+        got = torch.stack([numeric("lowest and highest", v) for v in got])
+        expect(f"{m} men, {s} draws each", got, [min(means), max(means)], known=known)
+
+
+def _of_ranges(table):
+    men, draws, every = table.mean(1), table.mean(0), table.flatten()
+    return [
+        ((every.min(), every.max()), "this is the range over all rows: the draws of a man are averaged first"),
+        ((draws.min(), draws.max()), "this averages over the men and takes the range over the draws: turn it round"),
+        ((men.max(), men.min()), "the lowest comes first"),
+        ((men.mean() - men.std(), men.mean() + men.std()), "this is mean and deviation; a range is lowest and highest"),
+        ((men.mean(), men.std()), "this is mean and deviation; a range is lowest and highest"),
+        ((men.argmin(), men.argmax()), "these are places, not accuracies"),
+        ((men[0], men[-1]), "these are the first and the last man, not the lowest and the highest"),
+        ((table.median(1).values.min(), table.median(1).values.max()), "these are medians over the draws, not means"),
+        ((table.min(1).values.min(), table.min(1).values.max()), "this takes each man's worst draw, not his mean"),
+        ((table.max(1).values.min(), table.max(1).values.max()), "this takes each man's best draw, not his mean"),
+        ((table.min(1).values.mean(), table.max(1).values.mean()), "this averages the men's own ranges: average first"),
+        ((table.sum(1).min(), table.sum(1).max()), "these are sums over the draws, not means"),
+        ((men.min(), men.max() - men.min()), "the second is the highest, not how far it is from the lowest"),
+    ]  # fmt: skip
 
 
 @checker("12.likeness")

@@ -7,7 +7,7 @@ from torch import nn
 
 from sftlib.model.files import load_parts, save_parts
 from sftlib.model.flips import Flipped
-from sftlib.model.heads import FrameHead, LinearHead, Standardise, TokenHead
+from sftlib.model.heads import FrameHead, LinearHead, Standardise, Subsample, TokenHead
 from sftlib.runtime import ALONE
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "LinearHead",
     "Model",
     "Standardise",
+    "Subsample",
     "TokenHead",
     "eval_mode",
     "load_parts",

@@ -64,3 +64,22 @@ class FrameHead(nn.Linear):
         """(h (N, T, D), lengths (N,)) -> (log p (N, T, K), lengths (N,))"""
         h, lengths = z
         return super().forward(h).log_softmax(dim=-1), lengths
+
+
+class Subsample(nn.Module):
+    """(h (N, T, D), lengths (N,)) -> (h (N, ⌊T / n⌋, D), lengths): means of n frames; a rest at the end is dropped
+
+    So no mean holds padding, and a recogniser's output has n times fewer frames to align. A sound of less than n frames
+    is left with none, which CTC refuses.
+    """
+
+    def __init__(self, n: int):
+        super().__init__()
+        if not isinstance(n, int) or n < 1:
+            raise ValueError(f"got n={n!r}; expected a whole number of frames, at least 1")
+        self.n = n
+
+    def forward(self, x: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """(h (N, T, D), lengths (N,)) -> (h (N, ⌊T / n⌋, D), lengths (N,))"""
+        h, lengths = x
+        return h[:, : h.shape[1] // self.n * self.n].unflatten(1, (-1, self.n)).mean(2), lengths // self.n
