@@ -5,7 +5,7 @@ from collections import namedtuple
 import pytest
 import torch
 
-from sftlib.batches import check_pair, count, each, joined, rows, to
+from sftlib.batches import at_least_float32, check_pair, count, each, joined, leaves, rows, to
 
 N, T = 5, 3
 Pair = namedtuple("Pair", "frames lengths")
@@ -76,3 +76,17 @@ def test_each_and_to_reach_the_tensors_of_a_lists_examples_and_keep_the_make():
     assert [t["boxes"].shape for t in found[0]] == [(0, 4), (1, 4), (2, 4)] and found[0][2]["boxes"].eq(1).all()
     assert isinstance(found[1], Pair) and found[1].lengths == 7 and found[0][1]["name"] == "p"
     assert to(found, "meta")[0][2]["boxes"].device.type == "meta"
+
+
+def test_leaves_are_what_each_visits_in_its_order():
+    a, b, c, d = (torch.full((2,), float(i)) for i in range(4))
+    nest = ({"x": a, "n": 7}, [{"boxes": b}, c], None, (d, "text"))
+    visited = []
+    each(lambda t: visited.append(t) or t, nest)
+    assert [id(t) for t in leaves(nest)] == [id(t) for t in visited] == [id(t) for t in (a, b, c, d)]
+
+
+def test_half_precision_becomes_float32_and_nothing_else_changes():
+    kinds = [torch.bfloat16, torch.float16, torch.float32, torch.float64, torch.int64, torch.bool]
+    found = at_least_float32([torch.ones(2).to(kind) for kind in kinds])
+    assert [t.dtype for t in found] == [torch.float32] * 3 + kinds[3:]

@@ -12,7 +12,9 @@ from torch import nn
 from sftlib.adaptation import (
     eval_stats_frozen_affine,
     eval_stats_train_affine,
+    following,
     freeze,
+    in_train_mode,
     is_frozen,
     train_stats_frozen_affine,
     train_stats_train_affine,
@@ -130,3 +132,12 @@ def test_a_module_without_batchnorm_or_without_statistics_is_refused():
         if not statistics:
             with pytest.raises(ValueError, match="no running statistics"):
                 mode(nn.BatchNorm2d(3, track_running_stats=False))
+
+
+def test_what_would_follow_the_batch_in_training_is_found_whatever_the_mode_and_no_mode_changes():
+    model = nn.Sequential(nn.Conv2d(3, 5, 1), nn.BatchNorm2d(5), nn.Dropout(), nn.Sequential(nn.BatchNorm2d(5)))
+    freeze(model[3])
+    model[1].eval()
+    modes = [m.training for m in model.modules()]
+    assert following(model) == ["1"] and [name for name, _ in in_train_mode(model)] == ["", "0", "1", "2"]
+    assert [m.training for m in model.modules()] == modes

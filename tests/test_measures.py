@@ -12,7 +12,17 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from sftlib.losses import ctc
-from sftlib.metrics import Accuracy, AveragePrecision, ErrorRate, Exact, MeanIoU, Metric, edit_distance, greedy_decode
+from sftlib.metrics import (
+    Accuracy,
+    AveragePrecision,
+    ErrorRate,
+    Exact,
+    MeanIoU,
+    Metric,
+    Tally,
+    edit_distance,
+    greedy_decode,
+)
 
 N, K = 11, 3
 
@@ -301,3 +311,29 @@ def test_pictures_may_be_drawn_again():
     measure.add(found, true)
     twice.add([found[i] for i in (0, 3, 3)], [true[i] for i in (0, 3, 3)])
     assert torch.equal(measure.of_pictures([0, 3, 3]), twice.of_pictures(range(3)))
+
+
+# ------------------------------------------------------------------------------------------------------------- a tally
+
+
+def test_tallies_of_unequal_workers_are_merged_into_that_of_all_examples():
+    """L_g is a mean over terms, what L is beyond it over examples; both by hand from all batches at once."""
+    sizes, terms = [2, 5, 1, 3], [7.0, 2.0, 0.5, 3.0]
+    output, y = torch.randn(sum(sizes), K, generator=g()), torch.randint(K, (sum(sizes),), generator=g(1))
+    losses, beyond = torch.rand(4, generator=g(2)), torch.rand(4, generator=g(3))
+    tallies, start = [Tally(Accuracy) for _ in range(3)], 0  # the third worker has nothing
+    for i, n in enumerate(sizes):
+        part = slice(start, start + n)
+        tallies[i % 2].add(n, output[part], y[part])
+        tallies[i % 2].add_loss(losses[i], terms[i], beyond[i], n)
+        start += n
+    whole = Tally(Accuracy).merged([tally.state() for tally in tallies])
+    L_g = sum(t * loss for t, loss in zip(terms, losses.tolist(), strict=True)) / sum(terms)
+    rest = sum(n * value for n, value in zip(sizes, beyond.tolist(), strict=True)) / sum(sizes)
+    expected = {"loss": L_g, "accuracy": (output.argmax(1) == y).float().mean().item(), "total": L_g + rest, "n": 11}
+    assert whole.values(total=True) == pytest.approx(expected, rel=1e-5)
+    assert whole.values(loss=False).keys() == {"accuracy", "n"} and Tally(None).state()["measures"].keys() == {
+        "loss", "total",
+    }  # fmt: skip
+    with pytest.raises(ValueError, match=r"measured by \['accuracy', 'loss', 'total'\], here by \['loss', 'total'\]"):
+        Tally(None).load(whole.state())

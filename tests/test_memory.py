@@ -200,3 +200,21 @@ def test_a_batch_that_fits_is_not_cut_and_nothing_is_said():
         model = short(13)
         run(model, 13)
     assert model.backbone.sizes == [13] * 6
+
+
+class Normalised(torch.nn.Module):
+    """A feature loss with a BatchNorm of its own"""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = torch.nn.BatchNorm1d(D, affine=False)
+
+    def forward(self, z, y):
+        return self.norm(z).square().mean()
+
+
+def test_a_batchnorm_within_a_loss_needs_two_examples_too_unless_it_is_in_eval_mode():
+    one = [(x[:1], y[:1]) for x, y in batches(2)]
+    with pytest.raises(ValueError, match="got a batch of 1 example and norm, a BatchNorm in train mode"):
+        run(plain_model(), loader=one, feature_loss=Normalised())
+    run(plain_model(), loader=one, feature_loss=Normalised().eval())
