@@ -15,8 +15,8 @@ def test_every_row_is_of_a_setting_and_there_once(module, table):
     wanted = {experiments.key(setting, seed) for setting, seed in experiments.jobs(module)}
     there = [tuple(row[column] for column in ("seed", *module.settings()[0])) for row in table]
     assert len(set(there)) == len(there) and set(there) <= wanted
-    ways = {row["method"] for row in table}
-    assert ways >= {"majority", "TF-IDF", "untouched", "top 6", "LoRA"}
+    ways = {row["method"] for row in table if row["task"] == "topic"}
+    assert ways >= {row["method"] for row in module.settings()} - {"top 6, constant rate"}
 
 
 def test_scores_are_counts_of_the_test_rows(module, table):
@@ -40,22 +40,40 @@ def test_a_way_without_rates_is_not_trained_at_a_guess(module):
         module.best_rate("a new way")
 
 
-def test_what_is_trained_has_the_form_and_the_upper_layers_forget_more_than_lora(module, table):
-    """In every seed that is there, by a wide margin"""
-    nats = {way: [float(r["nats"]) for r in table if r["method"] == way] for way in ("untouched", "top 6", "LoRA")}
-    assert min(nats["top 6"]) > max(nats["LoRA"]) + 1 > max(nats["untouched"]) + 0.9
-    forms = {way: [float(r["form"]) for r in table if r["method"] == way] for way in nats}
-    assert max(forms["untouched"]) < 0.1 and min(forms["top 6"] + forms["LoRA"]) > 0.9
+def of_topics(table, name, *ways):
+    """-> {way: its values of a column, a seed each}"""
+    rows = sorted((row for row in table if row["task"] == "topic"), key=lambda row: int(row["seed"]))
+    return {way: [float(row[name]) for row in rows if row["method"] == way] for way in ways}
+
+
+def test_what_is_trained_has_the_form_and_the_upper_layers_forget_more_than_all_of_them(table):
+    """In every seed, by a wide margin"""
+    nats = of_topics(table, "nats", "untouched", "top 6", "top 2", "LoRA", "full")
+    all_layers = nats["LoRA"] + nats["full"]
+    assert len(all_layers) == 6 and max(abs(v - nats["untouched"][0]) for v in all_layers) < 0.3
+    assert min(nats["top 6"] + nats["top 2"]) > max(all_layers) + 1
+    forms = of_topics(table, "form", *nats)
+    assert max(forms.pop("untouched")) < 0.1 and min(map(min, forms.values())) > 0.9
+
+
+def test_all_layers_learn_more_topics_than_the_upper_ones_and_a_trained_prompt_costs_some(table):
+    exact = of_topics(table, "exact", "full", "LoRA", "top 6", "top 2", "top 6, prompt too")
+    assert all(len(values) == 3 for values in exact.values())
+    assert min(exact["full"] + exact["LoRA"]) > max(exact["top 6"]) and min(exact["top 6"]) > max(exact["top 2"])
+    assert max(exact["top 6, prompt too"]) < min(exact["top 6"])
+
+
+def test_the_best_rate_of_each_way_has_a_worse_one_on_either_side(rates_module, rates):
+    for way, tried in rates_module.CANDIDATES.items():
+        losses = {float(r["lr"]): float(r["loss"]) for r in rates if r["method"] == way}
+        assert min(tried) < min(losses, key=losses.get) < max(tried), way
 
 
 def test_examples_in_the_prompt_give_the_form_and_a_probe_names_as_many_topics_as_tuned_layers(table):
     """So "nothing before" is a question of form: the untouched model, shown five examples, writes one of the words"""
-    assert min(float(r["form"]) for r in table if r["method"] == "few-shot") > 0.5
-    exact = {
-        way: {r["seed"]: float(r["exact"]) for r in table if r["method"] == way} for way in ("linear probe", "top 6")
-    }
-    probe, tuned = exact.values()
-    assert len(probe) == len(tuned) == 3 and all(abs(probe[seed] - tuned[seed]) < 0.1 for seed in tuned)
+    assert min(of_topics(table, "form", "few-shot")["few-shot"]) > 0.5
+    probe, tuned = of_topics(table, "exact", "linear probe", "top 6").values()
+    assert len(probe) == len(tuned) == 3 and all(abs(a - b) < 0.1 for a, b in zip(probe, tuned, strict=True))
 
 
 @pytest.mark.parametrize("way", ["majority", "TF-IDF"])

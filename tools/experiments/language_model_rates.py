@@ -11,7 +11,8 @@ from tools.experiments import language_model as language  # the same task, ways 
 
 SEEDS = (1001,)
 CANDIDATES = {
-    "top 6": (1e-4, 3e-4, 1e-3), "top 2": (3e-4, 1e-3, 3e-3), "LoRA": (1e-3, 3e-3), "full": (1e-4, 3e-4),
+    "top 6": (1e-4, 3e-4, 1e-3, 3e-3), "top 2": (3e-4, 1e-3, 3e-3), "LoRA": (3e-4, 1e-3, 3e-3),
+    "full": (3e-5, 1e-4, 3e-4),
 }  # fmt: skip
 
 
