@@ -37,7 +37,7 @@ explorer = Explorer(controls, update, plot, figsize=(6, 3))
 display(explorer)
 """
 
-STILL = "explorer.still()"
+STILL, BOTH = "explorer.still()", "display(explorer, explorer.still())"
 
 # Records like those of fit, one every 10 ms, so that a person, and this test, is in time to press Stop.
 LIVE_RUN = """
@@ -71,7 +71,7 @@ print(len(history["loss"]), "steps")
 @pytest.fixture(scope="module")
 def playground(open_in_lab, lab_folder):
     """One notebook for all tests of widgets: a page with its kernel takes longer to open than the tests to run."""
-    notebook = open_in_lab(write_notebook([EXPLORER, STILL, LIVE_RUN, RUN_IN_CELL, STILL], lab_folder))
+    notebook = open_in_lab(write_notebook([EXPLORER, STILL, LIVE_RUN, RUN_IN_CELL, STILL, BOTH], lab_folder))
     notebook.run_all()
     yield notebook
     notebook.close()
@@ -94,9 +94,11 @@ def test_moving_a_slider_and_choosing_from_a_list_redraw_the_figure(playground):
 
 
 def test_the_still_figure_is_left_out_beside_the_explorer_and_shown_elsewhere(playground):
-    beside, elsewhere = (playground.page.locator(".jp-RenderedImage img").nth(i) for i in (0, 1))
-    expect(elsewhere).to_be_visible()
-    expect(beside).to_be_hidden()
+    stills = playground.page.locator(".jp-RenderedImage img")
+    expect(stills).to_have_count(3)  # in the cell after the explorer, far from it, in its own cell
+    expect(stills.nth(1)).to_be_visible()
+    for beside in (0, 2):
+        expect(stills.nth(beside)).to_be_hidden()
 
 
 def test_start_trains_live_and_stop_stops(playground):
