@@ -1,8 +1,10 @@
 """Right and wrong answers to the exercises of notebook 05. WRONG: (answer, words that the checker must say)."""
 
+import copy
+
 import torch
 
-from sftlib.adaptation import geometric_rates, interpolate, param_groups, trainable
+from sftlib.adaptation import geometric_rates, param_groups, trainable
 
 MOVES = {"A": "both", "B": "statistics", "C": "statistics", "D": "nothing", "E": "parameters"}
 
@@ -37,59 +39,37 @@ def _powers(parts, lr, factor):
     return [lr / factor**i for i in range(len(parts))]
 
 
-def _by_hand(theta0, theta1, a):
-    return {
-        name: (1 - a) * start + a * theta1[name] if start.is_floating_point() else start.clone()
-        for name, start in theta0.items()
-    }
+def _moved(f, use):
+    before = copy.deepcopy(f.state_dict())
+    use()
+    return {name for name, value in f.state_dict().items() if not torch.equal(value, before[name])}
 
 
-def _in_float64(theta0, theta1, a):
-    return {
-        name: (1 - a) * start.double() + a * theta1[name].double() if start.is_floating_point() else start.clone()
-        for name, start in theta0.items()
-    }
+def _moved_in_loops(f, use):
+    before = {name: value.clone() for name, value in (*f.named_parameters(), *f.named_buffers())}
+    use()
+    names = []
+    for name, value in (*f.named_parameters(), *f.named_buffers()):
+        if (value != before[name]).any():
+            names.append(name)
+    return names
 
 
-def _lerp(theta0, theta1, a):
-    out = {name: value.clone() for name, value in theta1.items()}
-    for name, start in theta0.items():
-        if start.dtype == torch.float32:
-            out[name] = torch.lerp(start, theta1[name], a)
-    return out
+def _moved_as_numpy(f, use):
+    before = {name: value.numpy().tobytes() for name, value in f.state_dict().items()}
+    use()
+    return frozenset(name for name, value in f.state_dict().items() if value.numpy().tobytes() != before[name])
 
 
-def _all_alike(theta0, theta1, a):
-    return {name: (1 - a) * start + a * theta1[name] for name, start in theta0.items()}
+def _found(f, use, *, keep=lambda state: copy.deepcopy(state), same=torch.equal, of=lambda f: f.state_dict(), times=1):
+    before = keep(of(f))
+    for _ in range(times):
+        use()
+    return {name for name, value in of(f).items() if not same(value, before[name])}
 
 
-def _in_place(theta0, theta1, a):
-    for name, start in theta0.items():
-        if start.is_floating_point():
-            start.mul_(1 - a).add_(theta1[name], alpha=a)
-    return theta0
-
-
-def _shares(theta0, theta1, a):
-    return _by_hand(theta0, theta1, a) | {"1.num_batches_tracked": theta0["1.num_batches_tracked"]}
-
-
-def _merged(W, A, B, alpha):
-    delta = B.flatten(1) @ A.flatten(1)
-    return W + alpha / len(A) * delta.view(W.shape)
-
-
-def _by_einsum(W, A, B, alpha):
-    return W + alpha / A.shape[0] * torch.einsum("orxy,rihw->oihw", B, A)
-
-
-def _by_convolution(W, A, B, alpha):
-    delta = torch.nn.functional.conv2d(A.transpose(0, 1), B)  # (C_in, C_out, kh, kw)
-    return W + alpha / B.shape[1] * delta.transpose(0, 1)
-
-
-def _merged_in_place(W, A, B, alpha):
-    return W.add_(_merged(torch.zeros_like(W), A, B, alpha))
+def _moves(**slip):
+    return lambda f, use: _found(f, use, **slip)
 
 
 RIGHT = {
@@ -99,8 +79,7 @@ RIGHT = {
         {name: f" {moves.upper()} " for name, moves in MOVES.items()},
     ],
     "05.geometric_groups": [_loop, _sftlib, _one_each],
-    "05.interpolate": [_by_hand, _lerp, interpolate, _in_float64],
-    "05.merge": [_merged, _by_einsum, _by_convolution],
+    "05.moved": [_moved, _moved_in_loops, _moved_as_numpy, lambda f, use: sorted(_moved(f, use))],
 }
 WRONG = {
     "05.which_freezes": [
@@ -127,21 +106,18 @@ WRONG = {
         (lambda parts, lr, factor: [{"params": parts[0].parameters()}], "expected 'params' and 'lr'"),
         (lambda parts, lr, factor: dict(enumerate(parts)), "expected a list of dicts"),
     ],
-    "05.interpolate": [
-        (lambda t0, t1, a: _by_hand(t0, t1, 1 - a), "exchanged"),
-        (lambda t0, t1, a: _by_hand(t0, t1, 0), "this is θ0"),
-        (_all_alike, "counts batches"),
-        (_in_place, "changed '0.weight' of an argument"),
-        (_shares, "own memory"),
-        (lambda t0, t1, a: {k: v for k, v in _by_hand(t0, t1, a).items() if "batches" not in k}, "names differ"),
-        (lambda t0, t1, a: {k: v.double() for k, v in _by_hand(t0, t1, a).items()}, "must stay torch.int64"),
-    ],
-    "05.merge": [
-        (lambda W, A, B, alpha: _merged(W, A, B, len(A)), "scale α/r is missing"),
-        (lambda W, A, B, alpha: _merged(W, A, B, alpha * len(A)), "not α"),
-        (lambda W, A, B, alpha: _merged(W, A, B, alpha) - W, "ΔW alone"),
-        (lambda W, A, B, alpha: _merged(W, A, B, -alpha), "not taken away"),
-        (_merged_in_place, "W itself was changed"),
-        (lambda W, A, B, alpha: _merged(W, A, B, alpha).flatten(1), "shape"),
+    "05.moved": [
+        (_moves(keep=lambda state: state), "is `before` a copy?"),
+        (_moves(keep=dict), "is `before` a copy?"),
+        (_moves(of=lambda f: dict(f.named_parameters())), "'1.num_batches_tracked' moved"),
+        (_moves(of=lambda f: dict(f.named_buffers())), "every number"),
+        (_moves(same=torch.allclose), "to the bit"),
+        (_moves(same=lambda a, b: torch.equal(a.float().norm(), b.float().norm())), "a sum or a norm misses this"),
+        (_moves(times=0), "was not called"),
+        (_moves(times=2), "called 2 times"),
+        (lambda f, use: set(f.state_dict()) - _moved(f, use), "did not move"),
+        (lambda f, use: bool(_moved(f, use)), "got a bool"),
+        (lambda f, use: [f.get_parameter("0.weight") for _ in _moved(f, use)], "expected names"),
+        (lambda f, use: _moved(f.eval(), use), "is not as use() left it"),
     ],
 }

@@ -1,9 +1,9 @@
 """More answers to the exercises of notebook 05, written from their texts alone. SLIPS: (answer, the slip in words)."""
 
+import copy
 from collections import OrderedDict
 
 import torch
-from torch.nn import functional as F
 
 MOVES = {"A": "both", "B": "statistics", "C": "statistics", "D": "nothing", "E": "parameters"}
 
@@ -54,69 +54,34 @@ def _last_frozen(parts, lr, factor):
     )
 
 
-def _between(theta0, theta1, a, *, mix=lambda s, e, a: (1 - a) * s + a * e, count=lambda s, e, a: s.clone(),
-             keep=lambda name: True):  # fmt: skip
-    return {
-        name: mix(s, theta1[name], a) if s.is_floating_point() else count(s, theta1[name], a)
-        for name, s in theta0.items()
-        if keep(name)
-    }
+def _watch(f, use, *, copied=lambda v: v.clone(), same=lambda a, b: bool((a == b).all()), look=lambda f: f.state_dict(),
+           name=str, pick=lambda n: True):  # fmt: skip
+    start = {n: copied(v) for n, v in look(f).items()}
+    use()
+    return {name(n) for n, v in look(f).items() if pick(n) and not same(v, start[n])}
 
 
-def _bt(**slip):
-    return lambda theta0, theta1, a: _between(theta0, theta1, a, **slip)
+def _mv(**slip):
+    return lambda f, use: _watch(f, use, **slip)
 
 
-def _lerp(theta0, theta1, a):
-    new = OrderedDict((k, v.clone()) for k, v in theta1.items())
-    for k, v in new.items():
-        if torch.is_floating_point(v):
-            v.copy_(torch.lerp(theta0[k], theta1[k], a))
-    return new
+def _by_twin(f, use):
+    """The copy is the whole module"""
+    old = copy.deepcopy(f)
+    use()
+    now, then = f.state_dict(), old.state_dict()
+    return [n for n in now if not torch.equal(now[n], then[n])]
 
 
-def _in_place(theta0, theta1, a):
-    for k, v in theta0.items():
-        if v.is_floating_point():
-            v.mul_(1 - a).add_(theta1[k], alpha=a)
-    return theta0
+def _put_back(f, use):
+    start = copy.deepcopy(f.state_dict())
+    found = _by_twin(f, use)
+    f.load_state_dict(start)
+    return found
 
 
-def _ends(theta0, theta1, a):
-    return theta0 if a == 0 else theta1 if a == 1 else _between(theta0, theta1, a)
-
-
-def _merge(W, A, B, alpha, *, scale=lambda alpha, A, B: alpha / A.shape[0], product=lambda B, A: B.flatten(1) @
-           A.flatten(1), base=lambda W: W, view=lambda d, W: d.reshape(W.shape), sign=1):  # fmt: skip
-    return base(W) + sign * scale(alpha, A, B) * view(product(B, A), W)
-
-
-def _mg(**slip):
-    return lambda W, A, B, alpha: _merge(W, A, B, alpha, **slip)
-
-
-def _unit_pictures(W, A, B, alpha):
-    """The kernel of two convolutions, one after the other, read off"""
-    delta = F.conv2d(A.transpose(0, 1), B).transpose(0, 1)
-    return W + alpha / len(A) * delta
-
-
-def _loops(W, A, B, alpha):
-    new = W.clone()
-    for o in range(W.shape[0]):
-        for r in range(A.shape[0]):
-            new[o] += alpha / A.shape[0] * B[o, r, 0, 0] * A[r]
-    return new
-
-
-def _into_w(W, A, B, alpha):
-    W += _merge(W, A, B, alpha) - W
-    return W
-
-
-def _into_b(W, A, B, alpha):
-    B *= alpha / len(A)
-    return W + (B.flatten(1) @ A.flatten(1)).view(W.shape)
+def _opened(f, use):
+    return _watch(f.requires_grad_(True), use)
 
 
 RIGHT = {
@@ -134,19 +99,14 @@ RIGHT = {
         lambda parts, lr, factor: [{"name": str(i), **g} for i, g in enumerate(_groups(parts, lr, factor))],
         _gr(params=lambda part: tuple(_open(part))),
     ],
-    "05.interpolate": [
-        _bt(), _lerp, _bt(count=lambda s, e, a: e.clone()), _bt(mix=lambda s, e, a: s + a * (e - s)),
-        lambda theta0, theta1, a: OrderedDict(_between(theta0, theta1, a)),
-        _bt(mix=lambda s, e, a: torch.lerp(s, e, a), count=lambda s, e, a: (s if a < 0.5 else e).clone()),
-    ],
-    "05.merge": [
-        _mg(), _unit_pictures, _loops, _mg(scale=lambda alpha, A, B: alpha / B.shape[1]),
-        lambda W, A, B, alpha: W + alpha / len(A) * torch.einsum("or,rchw->ochw", B[:, :, 0, 0], A),
-        lambda W, A, B, alpha: W + alpha / len(A) * torch.tensordot(B.squeeze(3).squeeze(2), A, dims=1),
-        lambda W, A, B, alpha: W + alpha / len(A) * (B[:, :, None] * A[None]).sum(1),
+    "05.moved": [
+        _mv(), _by_twin, lambda f, use: tuple(_watch(f, use)), lambda f, use: dict.fromkeys(_watch(f, use)).keys(),
+        _mv(copied=lambda v: v.numpy().copy(), same=lambda a, b: bool((a.numpy() == b).all())),
+        _mv(copied=lambda v: v.tolist(), same=lambda a, b: a.tolist() == b),
+        _mv(look=lambda f: dict([*f.named_parameters(), *f.named_buffers()]), copied=lambda v: v.detach().clone()),
+        lambda f, use: (n for n in sorted(_watch(f, use))),
     ],
 }  # fmt: skip
-
 SLIPS = {
     "05.which_freezes": [
         (MOVES | {"A": "nothing"}, "A freezes"), (MOVES | {"A": "statistics"}, "A: parameters still"),
@@ -183,51 +143,27 @@ SLIPS = {
         (lambda parts, lr, factor: [{"params": g["params"], "rate": g["lr"]} for g in _groups(parts, lr, factor)],
          "no lr"),
     ],
-    "05.interpolate": [
-        (lambda t0, t1, a: _between(t1, t0, a), "the wrong way round"),
-        (_bt(mix=lambda s, e, a: (s + e) / 2), "half way always"),
-        (_bt(mix=lambda s, e, a: s + a * e), "not an average"),
-        (_bt(mix=lambda s, e, a: s ** (1 - a) * e**a), "geometric mean"),
-        (_bt(mix=lambda s, e, a: (1 - a) * s + a), "θ1 left out"),
-        (_bt(count=lambda s, e, a: (1 - a) * s + a * e), "counts in fractions"),
-        (_bt(count=lambda s, e, a: s), "counts not copied"),
-        (_bt(count=lambda s, e, a: e), "counts of θ1 not copied"),
-        (lambda t0, t1, a: {k: (1 - a) * v + a * t1[k] for k, v in t0.items() if v.is_floating_point()},
-         "counts left out"),
-        (_bt(count=lambda s, e, a: torch.zeros_like(s)), "counts 0"),
-        (_bt(count=lambda s, e, a: s + e), "counts added"),
-        (_bt(count=lambda s, e, a: s.clone().float()), "counts as floats"),
-        (_bt(keep=lambda name: "running" not in name), "statistics left out"),
-        (lambda t0, t1, a: {k: v.clone() if "running" in k or not v.is_floating_point() else (1 - a) * v + a * t1[k]
-                            for k, v in t0.items()}, "statistics not mixed"),
-        (_bt(mix=lambda s, e, a: ((1 - a) * s + a * e).half()), "16 bits"),
-        (_in_place, "θ0 changed"),
-        (_ends, "an end returned itself"),
-        (lambda t0, t1, a: dict(t0) | {"weight": t0[next(iter(t0))]}, "no mixture"),
-        (_bt(mix=lambda s, e, a: s if a < 0.5 else e), "the nearer one"),
-        (lambda t0, t1, a: list(_between(t0, t1, a).values()), "a list"),
-    ],
-    "05.merge": [
-        (_mg(scale=lambda alpha, A, B: alpha), "not divided by r"),
-        (_mg(scale=lambda alpha, A, B: 1 / len(A)), "no alpha"),
-        (_mg(scale=lambda alpha, A, B: 1), "no scale"),
-        (_mg(scale=lambda alpha, A, B: len(A) / alpha), "turned round"),
-        (_mg(scale=lambda alpha, A, B: alpha * len(A)), "times r"),
-        (_mg(scale=lambda alpha, A, B: alpha / len(A) ** 0.5), "root of r"),
-        (_mg(scale=lambda alpha, A, B: alpha / A.shape[1]), "r is C_in"),
-        (_mg(scale=lambda alpha, A, B: alpha / B.shape[0]), "r is C_out"),
-        (_mg(scale=lambda alpha, A, B: alpha // len(A)), "whole numbers"),
-        (_mg(base=lambda W: 0), "delta only"),
-        (_mg(sign=-1), "subtracted"),
-        (_mg(base=lambda W: W * 0.5), "half W"),
-        (_mg(product=lambda B, A: B.abs().flatten(1) @ A.flatten(1)), "absolute values"),
-        (_mg(product=lambda B, A: (A.flatten(1).T @ B.flatten(1).T)), "transposed"),
-        (_mg(product=lambda B, A: B.flatten(1)[:, :1] @ A.flatten(1)[:1]), "rank 1"),
-        (_mg(view=lambda d, W: d.view(W.shape).flip(-1)), "mirrored"),
-        (_mg(view=lambda d, W: d.view(W.shape[0], W.shape[1], W.shape[3], W.shape[2]).transpose(2, 3)), "kh and kw"),
-        (_mg(product=lambda B, A: (B.flatten(1) @ A.flatten(1)).mean(0).expand(len(B), -1)), "mean over C_out"),
-        (_into_w, "W changed"), (_into_b, "B changed"),
-        (_mg(view=lambda d, W: d), "a matrix"),
-        (lambda W, A, B, alpha: W, "W"),
+    "05.moved": [
+        (_mv(copied=lambda v: v), "not copied"), (_mv(copied=lambda v: v.detach()), "detached, not copied"),
+        (_mv(copied=lambda v: v.numpy()), "shared with NumPy"),
+        (_mv(look=lambda f: dict(f.named_parameters())), "parameters alone"),
+        (_mv(look=lambda f: {n: p for n, p in f.named_parameters() if p.requires_grad}), "trainable ones alone"),
+        (_mv(look=lambda f: dict(f.named_buffers())), "buffers alone"),
+        (_mv(pick=lambda n: "num_batches" not in n), "no counts"),
+        (_mv(same=lambda a, b: torch.allclose(a.double(), b.double())), "nearly equal"),
+        (_mv(same=lambda a, b: torch.equal(a.float().sum(), b.float().sum())), "sums"),
+        (_mv(same=lambda a, b: bool((a == b).any())), "any for all"),
+        (_mv(same=lambda a, b: a is b), "identity"),
+        (_mv(same=lambda a, b: bool((a != b).any())), "the wrong way round"),
+        (_mv(same=lambda a, b: a.shape == b.shape), "shapes"),
+        (_mv(name=lambda n: n.split(".")[-1]), "the end of the names"),
+        (_mv(name=lambda n: "f." + n), "another name"),
+        (lambda f, use: len(_watch(f, use)), "how many"), (lambda f, use: bool(_watch(f, use)), "whether"),
+        (lambda f, use: " ".join(_watch(f, use)), "a text"),
+        (lambda f, use: {n: n in _watch(f, lambda: None) for n in f.state_dict()}, "a dict, not used"),
+        (_put_back, "put back"), (_opened, "opened"), (lambda f, use: set(), "never anything"),
+        (lambda f, use: set(f.state_dict()), "always all"),
+        (lambda f, use: (use(), _watch(f, use))[1], "used twice"), (lambda f, use: _watch(f, lambda: None), "not used"),
+        (lambda f, use: _watch(copy.deepcopy(f), use), "another f looked at"),
     ],
 }  # fmt: skip

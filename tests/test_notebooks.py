@@ -166,6 +166,7 @@ SECOND_EDITION = {  # held to their length and minutes; grows until it is all of
     "02_decoupling",
     "03_combined_loss",
     "04_gradient_update",
+    "05_freeze_or_fine_tune",
     "09_bug_clinic",
     "10_text",
     "11_language_model",

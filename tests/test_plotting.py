@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from sftlib import plotting
+from sftlib.metrics import Interval
 from sftlib.plotting.charts import spread
 from sftlib.plotting.maps import CLASS_COLOURS, widest
 from sftlib.plotting.svg import nice_ticks, thin
@@ -153,6 +154,54 @@ def test_bands_show_another_interval_when_told():
 def test_bands_refuse_seeds_in_the_wrong_dimension():
     with pytest.raises(ValueError, match=r"\(3, 2\); expected \(seeds, 3\)"):
         plotting.bands(axes(), [1, 2, 3], {"a": np.zeros((3, 2))}, xlabel="x", ylabel="y")
+
+
+# ------------------------------------------------------------------------------------------------ intervals, tables
+
+
+def some_intervals():
+    return {"a": Interval(0.02, 0.01, 0.05), "b": Interval(-0.03, -0.07, 0.0), "c": Interval(-0.05, -0.11, -0.02)}
+
+
+def test_intervals_run_from_end_to_end_the_first_on_top_and_are_hollow_where_they_hold_the_line():
+    ax = plotting.intervals(axes(), some_intervals(), scale=100, against=0)
+    lines, marks, dotted = ax.lines[:6:2], ax.lines[1:6:2], ax.lines[6]
+    for line, ends in zip(lines, ([1, 5], [-7, 0], [-11, -2]), strict=True):
+        assert list(line.get_xdata()) == pytest.approx(ends)
+    assert [mark.get_xdata()[0] for mark in marks] == pytest.approx([2, -3, -5])
+    assert [to_hex(mark.get_markerfacecolor()) == "#ffffff" for mark in marks] == [False, True, False]
+    heights = [ax.transData.transform((0, line.get_ydata()[0]))[1] for line in lines]
+    assert heights == sorted(heights, reverse=True) and list(dotted.get_xdata()) == [0, 0]
+    assert [t.get_text() for t in ax.get_yticklabels()] == list("abc")
+
+
+def test_two_series_of_intervals_stand_side_by_side_each_with_one_entry_in_the_legend():
+    ax = axes()
+    for shift, name in ((-0.2, "first"), (0.2, "second")):
+        plotting.intervals(ax, some_intervals(), shift=shift, label=name)
+    assert ax.get_legend_handles_labels()[1] == ["first", "second"]
+    rows = [line.get_ydata()[0] for line in ax.lines[::2]]
+    assert rows == pytest.approx([-0.2, 0.8, 1.8, 0.2, 1.2, 2.2])
+    assert all(to_hex(m.get_markerfacecolor()) != "#ffffff" for m in ax.lines[1::2])  # nothing to hold
+
+
+def test_a_table_of_numbers_writes_each_in_its_cell_in_a_colour_that_can_be_read():
+    values = np.array([[0.1, 0.2, 0.9], [0.8, 0.5, 0.3]])
+    ax = plotting.heat(axes(), values, rows=["a", "b"], columns=["u", "v", "w"], limits=(0, 1))
+    assert (np.asarray(ax.images[0].get_array()) == values).all() and ax.images[0].get_clim() == (0, 1)
+    written = {t.get_position()[::-1]: t for t in ax.texts}
+    for at, value in np.ndenumerate(values):
+        assert written[at].get_text() == f"{value:.2f}"
+        shade = np.array(ax.images[0].cmap(ax.images[0].norm(value))[:3]) @ (0.2126, 0.7152, 0.0722)
+        assert written[at].get_color() == ("white" if shade < 0.5 else "black")
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["a", "b"]
+
+
+def test_a_table_takes_texts_and_refuses_a_shape_that_its_names_do_not_have():
+    ax = plotting.heat(axes(), [[2.0, 3.0]], rows=["a"], columns=["u", "v"], texts=[["two", "three"]])
+    assert [t.get_text() for t in ax.texts] == ["two", "three"] and ax.images[0].get_clim() == (2, 3)
+    with pytest.raises(ValueError, match=r"shape \(1, 2\); expected \(2, 1\)"):
+        plotting.heat(axes(), [[2.0, 3.0]], rows=["a", "b"], columns=["u"])
 
 
 # ------------------------------------------------------------------------------------------------ confusion, embedding

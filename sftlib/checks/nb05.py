@@ -1,6 +1,7 @@
-"""Checkers of notebook 05: who is frozen, rates of a geometric schedule, weights in between, merging LoRA."""
+"""Checkers of notebook 05: who is frozen, what moved, rates of a geometric schedule."""
 
 import copy
+from collections.abc import Iterable
 
 import torch
 from torch import nn
@@ -8,6 +9,8 @@ from torch import nn
 from sftlib.checks import Wrong, checker, choice, expect, require
 
 MOVES = ("nothing", "statistics", "parameters", "both")
+
+
 QUESTIONS = {
     "A": "an attribute that a module does not know is only a note on it: who asks `f.requires_grad`?",
     "B": "what does a BatchNorm in train mode do at each forward pass, gradient or not?",
@@ -157,78 +160,115 @@ def _rates_found(groups, parts, what):
     return torch.tensor(found, dtype=torch.float64)
 
 
-@checker("05.interpolate")
-def _interpolate(answer):
-    """theta0, theta1 (state dicts), a -> (1 − a) θ0 + a θ1, a new state dict that the model can load"""
-    theta0, theta1 = _a_state(0, batches=7), _a_state(1, batches=100)
-    kept = [copy.deepcopy(theta0), copy.deepcopy(theta1)]
-    for a in (0.25, 0.0, 1.0):
-        got = answer(theta0, theta1, a)
-        require(isinstance(got, dict), f"a = {a}: got a {type(got).__name__}, expected a state dict")
-        require(set(got) == set(theta0), f"a = {a}: the names differ from those of the state dicts")
-        for name, start in theta0.items():
-            for theta, old in zip((theta0, theta1), kept, strict=True):
-                require(torch.equal(theta[name], old[name]), f"a = {a}: this changed {name!r} of an argument")
-            if start.is_floating_point():
-                _expect_between(name, got[name], start, theta1[name], a)
-            else:
-                _expect_a_count(name, got[name], start, theta1[name])
-        shared = [name for name in theta0 if got[name].data_ptr() in (theta0[name].data_ptr(), theta1[name].data_ptr())]
-        require(
-            not shared, f"a = {a}: {shared and shared[0]!r} is the argument's own memory: training would change both"
-        )
+def _small_f():
+    """Linear, BatchNorm, ReLU in train mode, one bias without gradient"""
+    draw = torch.Generator().manual_seed(0)
+    f = nn.Sequential(nn.Linear(7, 5), nn.BatchNorm1d(5), nn.ReLU())
+    with torch.no_grad():
+        for p in f.parameters():
+            p.copy_(torch.rand(p.shape, generator=draw) + 0.1)
+    f[1].bias.requires_grad_(False)
+    return f.train()
 
 
-def _expect_between(name, got, start, end, a):
-    known = [
-        (a * start.double() + (1 - a) * end.double(), "a and 1 − a are exchanged: a = 0 is the start θ0"),
-        (start.double() + a * end.double(), "θ0 counts whole: multiply it by 1 − a"),
-        (start, "this is θ0, whatever a"),
-        ((start.double() + end.double()) / 2, "this is half way, whatever a"),
-    ]
-    expect(f"{name} at a = {a}", got, (1 - a) * start.double() + a * end.double(), known=known)
-    require(isinstance(got, torch.Tensor), f"{name} is a {type(got).__name__}; a model loads tensors")
+def _rows():
+    return torch.randn(11, 7, generator=torch.Generator().manual_seed(1))
 
 
-def _expect_a_count(name, got, start, end):
-    require(isinstance(got, torch.Tensor) and got.dtype == start.dtype,
-            f"{name} counts batches and must stay {start.dtype}, got {getattr(got, 'dtype', type(got).__name__)}: "
-            "take whole numbers over as they are")  # fmt: skip
-    require(
-        int(start) <= int(got) <= int(end), f"{name} is {int(got)}, expected a count from {int(start)} to {int(end)}"
-    )
+def _step(f):
+    optimizer = torch.optim.SGD([p for p in f.parameters() if p.requires_grad], lr=0.1)
+    f(_rows()).sum().backward()
+    optimizer.step()
+    optimizer.zero_grad()
 
 
-def _a_state(seed, batches):
-    draw = torch.Generator().manual_seed(seed)
-    model = nn.Sequential(nn.Conv2d(3, 5, 2), nn.BatchNorm2d(5))
-    state = {name: torch.rand(v.shape, generator=draw).to(v.dtype) for name, v in model.state_dict().items()}
-    return state | {"1.num_batches_tracked": torch.tensor(batches)}
+def _pass_in_train_mode(f):
+    with torch.no_grad():
+        f(_rows())
 
 
-@checker("05.merge")
-def _merge(answer):
-    """W (C_out, C_in, kh, kw), A (r, C_in, kh, kw), B (C_out, r, 1, 1), alpha -> W + α/r B A, a new kernel"""
-    cases = (((5, 3, 2, 3, 2), 6.0), ((2, 7, 3, 3, 3), 1.0), ((3, 2, 1, 1, 1), 2.0), ((2, 3, 5, 1, 7), 3.0))
-    for (out, into, high, wide, rank), alpha in cases:
-        draw = torch.Generator().manual_seed(out)
-        W = torch.randn(out, into, high, wide, generator=draw)
-        A = torch.randn(rank, into, high, wide, generator=draw)
-        B = torch.randn(out, rank, 1, 1, generator=draw)
-        kept = W.clone()
-        got = answer(W, A.clone(), B.clone(), alpha)
-        BA = torch.einsum("or,rihw->oihw", B[:, :, 0, 0].double(), A.double())
-        known = [
-            (kept + BA, "the scale α/r is missing"),
-            (kept + alpha * BA, "the scale is α / r, not α"),
-            (kept + rank / alpha * BA, "the scale is α / r, not r / α"),
-            (alpha / rank * BA, "this is ΔW alone: add W"),
-            (kept - alpha / rank * BA, "ΔW is added, not taken away"),
-            (kept + alpha * rank * BA, "the scale is α / r, not α · r"),
-            (kept + alpha / into * BA, "r is the number of rows of A, not its C_in"),
-            (kept + alpha / out * BA, "r is the number of rows of A, not C_out"),
-            (kept + alpha / rank**0.5 * BA, "the scale is α / r, not α / √r"),
-        ]
-        what = f"a kernel {tuple(W.shape)}, rank {rank}, alpha {alpha:g}"
-        expect(what, got, kept.double() + alpha / rank * BA, tolerance=1e-4, known=known)
-        require(torch.equal(W, kept), "W itself was changed: subtracting later would not give its bits back")
+def _pass_in_eval_mode(f):
+    f.eval()
+    _pass_in_train_mode(f)
+
+
+@torch.no_grad()
+def _last_bit(f):
+    f[0].weight[2, 3] = torch.nextafter(f[0].weight[2, 3], torch.tensor(9.0))
+
+
+@torch.no_grad()
+def _exchange(f):
+    f[0].bias.copy_(f[0].bias.flip(0))
+
+
+def _count(f):
+    f[1].num_batches_tracked.add_(1)
+
+
+@torch.no_grad()
+def _frozen_bias(f):
+    f[1].bias.mul_(2)
+
+
+USES = (
+    ("a step of SGD in train mode", _step, "parameters and buffers count, and of all of them every number"),
+    ("a pass in train mode", _pass_in_train_mode, "buffers count too, not only parameters"),
+    ("a pass in eval mode", _pass_in_eval_mode, "nothing moved here"),
+    ("numbers in another order", _exchange, "compare number by number: a sum or a norm misses this"),
+    ("one number by its last bit", _last_bit, "compare every number, to the bit (torch.equal)"),
+    ("a count of batches alone", _count, "whole numbers count too, one after the other"),
+    ("a parameter without gradient", _frozen_bias, "it may move all the same, so it counts"),
+)
+
+
+@checker("05.moved", changes=(0,))
+def _moved(answer):
+    """f, use() -> names in f.state_dict() whose values use() changed, to the last bit; use() is called once"""
+    for what, use, why in USES:
+        f, calls = _small_f(), []
+        twin, before = copy.deepcopy(f), copy.deepcopy(f.state_dict())
+        use(twin)
+        truth = {name for name, value in twin.state_dict().items() if not torch.equal(value, before[name])}
+
+        def used(f=f, use=use, calls=calls):
+            calls.append(use)
+            use(f)
+
+        got = _names(answer(f, used), set(before))
+        require(calls, "use() was not called, so nothing could move")
+        require(len(calls) == 1, f"use() was called {len(calls)} times; each call moves f on: call it once")
+        require(_alike(f, twin), f"{what}: f is not as use() left it; look at it, and change nothing")
+        _expect_names(what, got, truth, set(before), why)
+
+
+def _names(answer, known):
+    """An answer -> set of names; Wrong where it is none, or names what f does not have"""
+    require(not isinstance(answer, str | bool | dict | torch.Tensor) and isinstance(answer, Iterable),
+            f"got a {type(answer).__name__}; expected a set of names")  # fmt: skip
+    names = list(answer)
+    require(all(isinstance(name, str) for name in names), "expected names, as f.state_dict() has them")
+    unknown = sorted(set(names) - known)
+    require(not unknown, f"{unknown[:1]} is not in f.state_dict(); expected names such as {min(known)!r}")
+    return set(names)
+
+
+def _alike(f, twin):
+    """Whether two modules are in one state: numbers, modes, and what requires a gradient"""
+    states = f.state_dict(), twin.state_dict()
+    numbers = all(torch.equal(states[0][name], value) for name, value in states[1].items())
+    modes = [[m.training for m in module.modules()] for module in (f, twin)]
+    learns = [[p.requires_grad for p in module.parameters()] for module in (f, twin)]
+    return numbers and modes[0] == modes[1] and learns[0] == learns[1]
+
+
+def _expect_names(what, got, truth, known, why):
+    if got == truth:
+        return
+    if what == USES[0][0] and not got:
+        why = "nothing was found: is `before` a copy? A state dict holds the tensors themselves"
+    elif got == known - truth:
+        why = "these are the names that did not move"
+    missing, extra = sorted(truth - got), sorted(got - truth)
+    found = [f"{missing[0]!r} moved"] if missing else [f"{extra[0]!r} did not move"]
+    raise Wrong(f"{what}: {found[0]}; {why}")

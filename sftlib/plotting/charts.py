@@ -1,9 +1,9 @@
-"""Curves, bands, confusion matrices and maps of features."""
+"""Curves, bands, intervals, tables of numbers, confusion matrices and maps of features."""
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from sftlib.plotting.style import CYCLE, LINES, MARKERS, dark
+from sftlib.plotting.style import COLOURS, CYCLE, LINES, MARKERS, dark
 
 
 def curves(ax, series, *, xlabel, ylabel):
@@ -41,6 +41,45 @@ def bands(ax, x, series, *, xlabel, ylabel, interval=lowest_and_highest):
         ax.plot(x, mean, color=colour, linestyle=LINES[i % len(LINES)], marker=MARKERS[i % len(MARKERS)], label=name)
         ends.append((name, np.asarray(x, dtype=float), mean))
     return _finish(ax, ends, xlabel, ylabel)
+
+
+def intervals(ax, rows, *, scale=1, against=None, shift=0.0, colour=COLOURS["blue"], marker="o", label=None):
+    """rows: name -> interval with .mean, .low, .high -> ax with a line for each from low to high, the first on top
+
+    Its mean is a mark. against: a dotted line there, and hollow marks for intervals that hold it. shift: in rows,
+    downwards, to draw two series side by side. scale: 100 for points of a hundred.
+    """
+    for row, i in enumerate(rows.values()):
+        holds = against is not None and i.low <= against <= i.high
+        ax.plot([scale * i.low, scale * i.high], [row + shift] * 2, "-", color=colour, linewidth=3)
+        ax.plot(scale * i.mean, row + shift, marker, color=colour, markersize=7,
+                markerfacecolor="white" if holds else colour, label=None if row else label)  # fmt: skip
+    if against is not None:
+        ax.axvline(scale * against, color="black", linestyle=":", linewidth=1.2)
+    ax.set_yticks(range(len(rows)), rows)
+    ax.set_ylim(len(rows) - 0.5, -0.5)
+    ax.grid(False, axis="y")
+    return ax
+
+
+def heat(ax, values, *, rows, columns, texts=None, limits=None):
+    """values (R, C) -> ax with a cell for each, the darker the larger, and in it its number, or its text
+
+    texts (R, C): what is written instead. limits: (the palest, the darkest); from the values unless told.
+    """
+    values = np.asarray(values, dtype=float)
+    if values.shape != (len(rows), len(columns)):
+        raise ValueError(f"values of shape {values.shape}; expected {(len(rows), len(columns))}: rows, columns")
+    low, high = limits or (np.nanmin(values), np.nanmax(values))
+    ax.imshow(values, cmap="Blues", vmin=low, vmax=high, aspect="auto")
+    for (i, j), value in np.ndenumerate(values):
+        ax.text(j, i, f"{value:.2f}" if texts is None else texts[i][j], ha="center", va="center", fontsize=9,
+                color="white" if value > low + 0.55 * (high - low) else "black")  # fmt: skip
+    ax.set_xticks(range(len(columns)), columns)
+    ax.set_yticks(range(len(rows)), rows)
+    ax.grid(False)
+    ax.tick_params(length=0)
+    return ax
 
 
 def confusion(ax, matrix, classes):

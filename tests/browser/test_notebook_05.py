@@ -25,4 +25,4 @@ def test_notebook_05(run):
     notebook.shot("notebook_05_live")
     expect(notebook.page.locator(AREA).locator("[role=alert]")).to_have_count(0)
     checks = notebook.page.locator("pre", has_text=re.compile(r"⬜ 05\.\w+: still to do"))
-    expect(checks).to_have_count(4)
+    expect(checks).to_have_count(3)
