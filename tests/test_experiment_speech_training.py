@@ -1,0 +1,104 @@
+"""Training the voice network further (notebook 12): tables whole, rates as chosen, ways start as they are called."""
+
+import os
+
+import pytest
+import torch
+from tables import assert_counts, assert_whole, experiment_fixtures
+
+from sftlib.datasets import NestSplit
+from tools.experiments import run as experiments
+
+module, table = experiment_fixtures("speech_training", scope="module")
+rates, table_of_rates = experiment_fixtures("speech_training_rates", scope="module")
+scratch, table_of_scratch = experiment_fixtures("speech_scratch", scope="module")
+
+
+def split(n, longest, classes=10):
+    draw = torch.Generator().manual_seed(3)
+    lengths = torch.randint(2, longest + 1, (n,), generator=draw)
+    x = torch.rand(n, longest, 40, generator=draw) * 1e-3
+    inside = torch.arange(longest) < lengths[:, None]
+    return NestSplit((x * inside[..., None], lengths), torch.arange(n) % classes)
+
+
+def means(table, *by):
+    found = {}
+    for row in table:
+        found.setdefault(tuple(row[k] for k in by), []).append(float(row["accuracy"]))
+    return {key: sum(values) / len(values) for key, values in found.items()}
+
+
+def test_the_tables_hold_every_seed_of_every_setting(module, table, rates, table_of_rates, scratch, table_of_scratch):
+    assert_whole(module, table)
+    assert_whole(rates, table_of_rates)
+    assert_whole(scratch, table_of_scratch)
+    for row in (*table, *table_of_scratch):
+        assert_counts(row, {"accuracy": 500})
+        assert row["tested"] == "500"
+        assert int(row["steps"]) == (module.SCRATCH_STEPS if row["method"].startswith("scratch") else module.STEPS)
+
+
+def test_each_way_takes_the_rate_that_did_best_on_made_words(module, table, rates, table_of_rates, table_of_scratch):
+    found = means(table_of_rates, "method", "rate")
+    for row in table:
+        mine = found[row["method"], row["rate"]]
+        assert all(mine >= found[row["method"], str(other)] for other in rates.RATES[row["method"]]), row
+    assert {row["rate"] for row in table_of_scratch} == {r["rate"] for r in table if r["method"] == "fine-tuned"}
+    assert not set(module.SEEDS) & set(rates.SEEDS)
+
+
+def test_ways_start_as_they_are_called(module, scratch):
+    own, mine = module.load_backbone("voice_lstm").lstm1.weight_hh_l0, split(23, 7)
+    for way in (*module.WAYS, *scratch.WAYS):
+        model, groups = module.build(way, 1e-3, mine, 0)
+        assert torch.equal(model.backbone.lstm1.weight_hh_l0, own) == (not way.startswith("scratch"))
+        assert sum(len(g["params"]) for g in groups) == len(list(model.parameters()))
+        assert model(mine.x).shape == (23, 10) and groups[-1]["lr"] == module.LR_G
+        lrs = [g["lr"] for g in groups[:-1]]
+        assert lrs == ([pytest.approx(1e-3 / 2.6**k) for k in (3, 2, 1, 0)] if way == "discriminative" else [1e-3])
+        fits = (model(mine.x).argmax(1) == mine.y).double().mean()
+        assert (fits > 0.5) == (way == "LP-FT")  # g is the probe already
+
+
+def test_only_one_way_hears_logarithms(module, scratch, monkeypatch):
+    heard = {}
+    train, test = split(53, 11), split(17, 13)
+
+    monkeypatch.setattr(module, "STEPS", 12)
+    monkeypatch.setattr(module, "SCRATCH_STEPS", 24)
+    monkeypatch.setattr(module, "BATCH", 25)
+    plain = module.predict
+
+    def predict(model, batches, **how):
+        heard[way] = torch.cat([x[0].flatten() for x, _ in batches])
+        return plain(model, batches, **how)
+
+    monkeypatch.setattr(module, "predict", predict)
+    for way in (*module.WAYS, *scratch.WAYS):
+        row = module.learned(way, 1e-3, train, test, torch.arange(50), 0)
+        assert row["tested"] == 17 and row["steps"] == (24 if way.startswith("scratch") else 12)
+    for way, frames in heard.items():
+        assert (frames.min() < 0) == (way == "scratch, log frames"), way
+
+
+def test_a_row_of_rates_comes_out_again(rates, table_of_rates):
+    """Made words, so no folder is needed; other arithmetic, kept up for 80 updates, may turn some of 240 sounds"""
+    index = next(i for i, r in enumerate(table_of_rates) if (r["method"], r["rate"]) == ("fine-tuned", "0.001"))
+    stored, new = experiments.recompute("speech_training_rates", index)
+    assert abs(float(stored["accuracy"]) - new["accuracy"]) < 0.12, (stored, new)
+
+
+@pytest.mark.skipif("SPEECH_RECORDINGS" not in os.environ, reason="needs the recordings: SPEECH_RECORDINGS=folder")
+def test_a_row_of_recordings_comes_out_again(table):
+    index = next(i for i, r in enumerate(table) if (r["method"], r["left_out"]) == ("fine-tuned", "theo"))
+    stored, new = experiments.recompute("speech_training", index)
+    assert abs(float(stored["accuracy"]) - new["accuracy"]) < 0.12, (stored, new)
+
+
+def test_the_pretrained_network_is_ahead_of_both_controls_on_every_man(table, scratch, table_of_scratch):
+    of_draws = [row for row in table if int(row["seed"]) in scratch.SEEDS]
+    found = means([*of_draws, *table_of_scratch], "left_out", "method")
+    for man in {man for man, _ in found}:
+        for control in scratch.WAYS:
+            assert found[man, "fine-tuned"] > found[man, control] + 0.1
