@@ -1,6 +1,7 @@
 """Reliability, the temperature, two looks at a picture, and weights of classes, each against another way."""
 
 import math
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -9,7 +10,13 @@ import torch.nn.functional as F
 from helpers import K, batches, plain_model
 
 from sftlib.losses import class_weights, weighted_cross_entropy
-from sftlib.metrics import expected_calibration_error, reliability, temperature
+from sftlib.metrics import (
+    expected_calibration_error,
+    proportion_interval,
+    reliability,
+    reliability_by_group,
+    temperature,
+)
 from sftlib.model import Flipped
 from sftlib.training import evaluate
 
@@ -118,3 +125,49 @@ def test_the_weighted_loss_of_all_does_not_depend_on_the_batches(smoothing):
 def test_weights_that_are_none_are_refused(weights):
     with pytest.raises(ValueError, match="expected"):
         weighted_cross_entropy(weights)
+
+
+# --- by group --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("hits, n", [(0, 7), (7, 7), (3, 11), (1, 1), (499, 1009)])
+@pytest.mark.parametrize("confidence", [0.8, 0.95, 0.997])
+def test_wilsons_interval_holds_the_shares_that_the_hits_do_not_contradict(hits, n, confidence):
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    p = np.linspace(0, 1, 200_001)
+    kept = p[np.abs(hits / n - p) <= z * np.sqrt(p * (1 - p) / n) + 1e-12]
+    found = proportion_interval(hits, n, confidence=confidence)
+    assert found.mean == hits / n
+    assert (found.low, found.high) == (pytest.approx(kept.min(), abs=1e-5), pytest.approx(kept.max(), abs=1e-5))
+
+
+def test_each_group_has_its_own_count_confidence_and_share_of_right_ones():
+    z, y = drawn(23, 3, 1.0, seed=4)
+    p, cameras = z.softmax(1), ["old" if i % 3 == 0 else "new" for i in range(23)]
+    found = reliability_by_group(p, y, cameras, confidence=0.9)
+    assert [(g.group, g.n) for g in found] == [("new", 15), ("old", 8)]
+    for g in found:
+        rows = [i for i in range(23) if cameras[i] == g.group]
+        hits = sum(int(p[i].argmax()) == int(y[i]) for i in rows)
+        assert g.confidence == pytest.approx(sum(max(p[i]).item() for i in rows) / g.n)
+        assert g.accuracy == proportion_interval(hits, g.n, confidence=0.95)  # two groups: 10 % is shared out
+
+
+def test_a_calibrated_model_keeps_its_word_by_what_it_said_and_not_by_what_was_true():
+    """Why groups are what is known before the truth"""
+    z, y = drawn(20_011, 3, 1.0, seed=1)
+    z = z + torch.tensor([2.0, 0.0, 0.0])  # a frequent class
+    p = z.softmax(1)
+    y = torch.multinomial(p, 1, generator=torch.Generator().manual_seed(7))[:, 0]
+    assert not any(g.visible for g in reliability_by_group(p, y, p.argmax(1).tolist()))
+    assert all(g.visible for g in reliability_by_group(p, y, y))
+    sharp = (2 * z).softmax(1)
+    found = reliability_by_group(sharp, y, p.argmax(1))
+    assert all(g.visible and str(g).endswith(", too sure") for g in found)
+    shy = (z / 2).softmax(1)
+    assert all(str(g).endswith(", not sure enough") for g in reliability_by_group(shy, y, p.argmax(1)))
+
+
+def test_groups_of_another_number_are_refused():
+    with pytest.raises(ValueError, match="got 4 groups for 5 examples"):
+        reliability_by_group(torch.full((5, 2), 0.5), torch.arange(5) % 2, "abcd")

@@ -78,6 +78,9 @@ def files(tmp_path_factory):
     clear.save(folder / "clear.png")
     photo.resize((40, 27)).save(folder / "tiny.bmp")
     photo.save(folder / "photo.webp")
+    deep = np.asarray(photo.convert("L")).astype(np.uint16) * 256 + np.arange(640, dtype=np.uint16) % 251
+    Image.fromarray(deep).save(folder / "deep.png")
+    Image.fromarray(deep).save(folder / "deep.tif", exif=turned)
     return {path.name: path for path in sorted(folder.iterdir())}
 
 
@@ -104,7 +107,7 @@ def test_the_network_takes_any_number_of_pictures_and_gives_the_models_probabili
 
 @pytest.mark.parametrize(
     "name", ["photo.jpg", "tall.png", "turned.jpg", "grey.png", "grey.jpg", "palette.gif", "cmyk.jpg", "clear.png",
-             "tiny.bmp", "photo.webp"]
+             "tiny.bmp", "photo.webp", "deep.png", "deep.tif"]
 )  # fmt: skip
 def test_the_resize_beside_the_network_is_that_of_the_training_pictures_to_the_bit(name, files):
     mine = alone.read(files[name], SIZE, SIZE)

@@ -1,11 +1,13 @@
 """The folder with planted faults, and parts of what was loaded."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from PIL import Image
 
 from sftlib.datasets import PictureSplit, Splits, image_folder, messy_folder
-from sftlib.datasets.image_folder import at_most, with_test
+from sftlib.datasets.image_folder import with_all_parts, without
 from sftlib.inspection import look_over
 
 
@@ -68,19 +70,38 @@ def splits(train, val, test, K=3):
 
 def test_half_of_validation_becomes_the_test_part_where_there_is_none():
     data = splits(11, 13, 0)
-    found = with_test(data, seed=1)
+    found = with_all_parts(data, seed=1)
     assert sorted((*found.val.names, *found.test.names)) == sorted(data.val.names) and len(found.test) in (6, 7)
     for k in range(3):
         counts = [int((part.labels == k).sum()) for part in (found.val, found.test)]
         assert abs(counts[0] - counts[1]) <= 1
-    assert with_test(found) is found and found.train is data.train
-    with pytest.raises(ValueError, match="got 1 validation pictures"):
-        with_test(splits(11, 1, 0))
+    assert with_all_parts(found) is found and found.train is data.train
+    with pytest.raises(ValueError, match="got 1 picture.* in val and none in test"):
+        with_all_parts(splits(11, 1, 0))
 
 
-def test_of_many_pictures_a_share_of_each_class_and_part_is_kept():
-    data = splits(300, 60, 30)
-    found = at_most(data, 130)
-    assert [len(p) for p in (found.train, found.val, found.test)] == [100, 20, 10]
-    assert found.train.labels.bincount().tolist() in ([33, 33, 34], [34, 33, 33], [33, 34, 33])
-    assert at_most(data, 390) is data and len(at_most(splits(300, 60, 0), 120).test) == 0
+@pytest.mark.parametrize("tests", [0, 30])
+def test_a_validation_part_is_dealt_out_of_training_and_a_given_test_part_stays(tests):
+    data = splits(85, 0, tests)
+    found = with_all_parts(data, seed=1)
+    assert len(found.train) == 70 and len(found.val) == (15 if tests else 8) and len(found.test) == (tests or 7)
+    names = [n for part in (found.train, found.val, found.test) for n in part.names]
+    assert sorted(names) == sorted((*data.train.names, *data.test.names))
+    assert found.test is data.test or not tests
+
+
+def test_what_belongs_together_is_dealt_out_together():
+    data = splits(0, 44, 0)
+    found = with_all_parts(replace(data, train=data.val), groups=lambda path: int(path.name[3:]) // 4)
+    numbers = [{int(n[3:]) // 4 for n in part.names} for part in (found.val, found.test)]
+    assert not numbers[0] & numbers[1] and len(numbers[0] | numbers[1]) == 11 and min(map(len, numbers)) >= 4
+
+
+def test_pictures_are_left_out_by_name_and_strangers_refused():
+    data = splits(11, 7, 5)
+    found = without(data, ["train3", "test0", "train3"])
+    assert found.train.names == tuple(n for n in data.train.names if n != "train3") and len(found.train.pictures) == 10
+    assert found.train.labels.tolist() == [i % 3 for i in range(11) if i != 3]
+    assert found.val.names == data.val.names and found.test.names == data.test.names[1:]
+    with pytest.raises(ValueError, match="got 'train99' to leave out"):
+        without(data, ["val0", "train99"])

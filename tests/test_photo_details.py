@@ -38,7 +38,7 @@ def test_a_cut_out_that_is_not_turned_is_the_photograph():
     photo = torch.rand(3, 43, 61, generator=torch.Generator().manual_seed(0))
     detail = photo_details.Detail("all", "-", 7, 5, 57, 41)
     side = photo_details.SPAN[0]  # 36 pixels, as many as the picture has: no resampling
-    got = photo_details._cut_out(photo, detail, side, torch.tensor([0.5, 0.0, 0.0, 0.0]))
+    got = photo_details.cut_out(photo, detail, side, torch.tensor([0.5, 0.0, 0.0, 0.0]))
     left = 7 + round((50 - side) / 2)
     assert torch.allclose(got, photo[:, 5 : 5 + side, left : left + side], atol=1e-4)
 
@@ -47,9 +47,9 @@ def test_a_quarter_turn_turns_by_a_quarter():
     photo = torch.rand(3, 43, 61, generator=torch.Generator().manual_seed(0))
     detail = photo_details.Detail("all", "-", 7, 5, 57, 41)
     u = torch.tensor([0.5, 0.0, 0.0, 0.0])
-    straight = photo_details._cut_out(photo, detail, 36, u)
+    straight = photo_details.cut_out(photo, detail, 36, u)
     u[3] = 0.25
-    turned = photo_details._cut_out(photo, detail, 36, u)
+    turned = photo_details.cut_out(photo, detail, 36, u)
     assert any(torch.allclose(turned, torch.rot90(straight, k, (1, 2)), atol=1e-4) for k in (1, -1))
 
 

@@ -14,6 +14,7 @@ from scripts import WORDS as COMMON
 from sftlib.backbones import load_backbone
 from sftlib.datasets import image_folder
 from sftlib.model import LinearHead, Model
+from tools import train_end
 
 WORDS = (*COMMON, "--freeze")
 
@@ -78,7 +79,7 @@ def test_the_best_epoch_is_kept_and_it_alone_meets_the_test_pictures_once(pictur
     assert float(row["test_accuracy"]) == pytest.approx(right.float().mean().item())
     assert int(row["test_n"]) == len(test) > 2
     again = script("train")
-    monkeypatch.setattr(again, "evaluate", None)
+    monkeypatch.setattr(train_end, "predict", None)
     again.main(["--out", str(whole), "--resume"])  # asks for nothing that is there
 
 
@@ -96,6 +97,13 @@ def test_the_best_epoch_is_kept_and_it_alone_meets_the_test_pictures_once(pictur
         (("--strategy", "lora"), "--strategy lora"),
         (("--drop-last",), "--drop-last True"),
         (("--skip-broken",), "--skip-broken True"),
+        (("--class-weights",), "--class-weights True"),
+        (("--class-sampling",), "--class-sampling True"),
+        (("--label-smoothing", "0.1"), "--label-smoothing 0.1"),
+        (("--best-by", "loss"), "--best-by loss"),
+        (("--patience", "2"), "--patience 2"),
+        (("--flips",), "--flips True"),
+        (("--temperature",), "--temperature True"),
     ],
 )
 def test_options_that_differ_from_the_runs_are_refused_by_name(words, name, whole):
@@ -166,6 +174,10 @@ def test_after_a_loss_that_is_not_finite_the_advice_can_be_followed(pictures, tm
         (("--strategy", "lpft"), "argument --strategy: invalid choice: 'lpft'"),
         (("--seed", "-3"), "argument --seed: got -3"),
         (("--size", "3"), "train.py: .*at least 32"),
+        (("--label-smoothing", "1"), "got 1; expected a finite number of at least 0 and at most 0.99"),
+        (("--patience", "0"), "argument --patience: got 0"),
+        (("--best-by", "f1"), "argument --best-by: invalid choice: 'f1'"),
+        (("--class-weights", "--class-sampling"), "expected one: both would count rare classes twice"),
         (("--backbone", "squeeznet1_1"), "train.py: .*did you mean 'squeezenet1_1'"),
         (("nowhere",), "train.py: .*nowhere.* does not exist"),
     ],

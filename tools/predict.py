@@ -2,6 +2,7 @@
 
     python tools/predict.py RUN PICTURES > predicted.csv
     python tools/predict.py RUN PICTURES --out predicted.csv
+    python tools/predict.py RUN PICTURES --flips       the mean of a picture and its mirror image: twice the computing
 
 RUN is the folder of a run: its best.pt holds the weights of its best epoch, the names of the classes and how pictures
 are prepared. PICTURES is one picture, or a folder with pictures in whatever folders below it. The CSV has a row for
@@ -22,7 +23,7 @@ import torch
 from sftlib import runtime
 from sftlib.datasets.decode import decode, in_threads, read_bytes
 from sftlib.datasets.folder_walk import Problems, pictures_below, shown
-from sftlib.model import Model
+from sftlib.model import Flipped, Model
 from sftlib.strategies import load_trained
 
 FIRST = ("file", "class")
@@ -50,22 +51,23 @@ def read(path: Path, size: int | None) -> torch.Tensor | str:
 
 
 @torch.inference_mode()
-def predicted(model: Model, pictures: list[torch.Tensor]) -> torch.Tensor:
+def predicted(model: Model, pictures: list[torch.Tensor], *, flips: bool = False) -> torch.Tensor:
     """n pictures uint8 (3, h, w), each of its own size -> probabilities (n, K) on the CPU"""
     where = next(model.parameters()).device
     x = torch.cat([model.backbone.preprocess(picture[None].to(where)) for picture in pictures])
-    return model(x).double().softmax(1).cpu()
+    network = Flipped(model) if flips else model
+    return network(x).double().softmax(1).cpu()
 
 
-def rows(model: Model, classes: list[str], root: Path, files: list[Path], size: int | None, batch: int, broken: dict
-         ) -> Iterator[list]:  # fmt: skip
+def rows(model: Model, classes: list[str], root: Path, files: list[Path], size: int | None, batch: int, broken: dict,
+         *, flips: bool = False) -> Iterator[list]:  # fmt: skip
     """(file, class, probability of each class) of every file that can be read; what is wrong goes to ``broken``"""
     for start in range(0, len(files), batch):
         paths = files[start : start + batch]
         pictures = list(zip(paths, in_threads(lambda p: read(p, size), paths), strict=True))
         broken |= {shown(p.relative_to(root)): reason for p, reason in pictures if isinstance(reason, str)}
         pictures = [(shown(p.relative_to(root)), picture) for p, picture in pictures if not isinstance(picture, str)]
-        outputs = predicted(model, [picture for _, picture in pictures]) if pictures else ()
+        outputs = predicted(model, [picture for _, picture in pictures], flips=flips) if pictures else ()
         for (name, _), p in zip(pictures, outputs, strict=True):
             if p.isfinite().all():
                 yield [name, classes[int(p.argmax())], *(f"{value:.6f}" for value in p.tolist())]
@@ -80,6 +82,7 @@ def arguments(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("pictures", type=Path, help="a picture, or a folder with pictures")
     parser.add_argument("--out", type=Path, help="the CSV file; default: the screen")
     parser.add_argument("--batch", type=int, default=32, help="pictures at once")
+    parser.add_argument("--flips", action="store_true", help="look at each picture and at its mirror image")
     options = parser.parse_args(words)
     if options.batch < 1:
         parser.error(f"argument --batch: got {options.batch}; expected at least 1")
@@ -96,7 +99,7 @@ def main(words: list[str] | None = None) -> int:
     with open(options.out or os.dup(sys.stdout.fileno()), "w", encoding="utf-8", newline="") as file:
         table = csv.writer(file)
         table.writerow(columns)
-        table.writerows(rows(model, classes, root, files, size, options.batch, broken))
+        table.writerows(rows(model, classes, root, files, size, options.batch, broken, flips=options.flips))
     for name, reason in sorted(broken.items()):
         print(f"predict.py: {name}: {reason}", file=sys.stderr)
     return 1 if broken else 0

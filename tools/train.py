@@ -7,15 +7,24 @@
              tools/train.py PICTURES --out RUN                   two machines: this line on both; HOST is one of them
 
 PICTURES is a folder with one folder a class (see sftlib.datasets.image_folder); without it the solar cells are used.
+--labels CSV: a table in place of the folders, a line file,label for every picture, its path below PICTURES; notebook 15
+writes one (keep.csv).
 --batch counts the whole batch, not a worker's part, so nothing else changes with the number of workers. Worker 0
 prints the log and writes it to RUN/log.csv, the run to RUN/last.pt after every epoch, and within it after every STEPS
-steps of --checkpoint-every, and the epoch of the highest accuracy on the validation pictures to RUN/best.pt, with which
-it looks at the test pictures once, at the end: RUN/test.csv. tools/predict.py and tools/serve.py use it.
+steps of --checkpoint-every, and the epoch of the highest accuracy on the validation pictures (--best-by loss: of the
+lowest loss) to RUN/best.pt, with which it looks at the test pictures once, at the end: RUN/test.csv. tools/predict.py
+and tools/serve.py use it.
 
 --check looks at the pictures (copies, dark, blurred, odd ones, labels that look wrong) and at the set-up, and trains
 nothing. --skip-broken leaves out files that cannot be read, and names them. --strategy says what learns:
   probe    g alone, f frozen         partial  g and the last stage of f       lora  g, and small matrices beside f's
   full     f and g (the default)     lp-ft    f and g, from the best g on the frozen features
+Unequal classes: --class-weights weighs the loss, in training and validation, by 1/n of a picture's class, a mean over
+the sum of these weights; --class-sampling draws rare classes more often instead. --label-smoothing S: targets of 1 - S,
+and S shared out. --patience N ends the run after N epochs without a better one.
+At the end: --temperature divides g by one number that makes probabilities mean what they say, chosen on the validation
+pictures and written into best.pt; --flips looks at each test picture and at its mirror image (predict.py --flips too).
+
 --time-budget SECONDS times some steps first and takes as many epochs as fit in, at least one; they stay the run's.
 
 --resume goes on from last.pt: on CPUs bit for bit with as many workers on the same machine, up to rounding with any
@@ -38,23 +47,24 @@ Windows is built without libuv, which --standalone asks for: give in its place -
 
 import argparse
 import copy
-import csv
-import io
 import math
-import os
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from tqdm import tqdm
 
 from sftlib.backbones import load_backbone
+from sftlib.batches import count
 from sftlib.datasets import Splits, augment, image_folder, loader, solar_cells
 from sftlib.datasets.loading import Loader
 from sftlib.datasets.on_device import to_device
+from sftlib.losses import class_weights, weighted_cross_entropy
 from sftlib.model import Model
 from sftlib.model.files import load_safely
 from sftlib.runtime import FLOAT32, Group, Precision, seed_everything
@@ -65,7 +75,6 @@ from sftlib.training import (
     Epoch,
     Parallel,
     Shards,
-    evaluate,
     fit,
     load_checkpoint,
     save_checkpoint,
@@ -76,10 +85,17 @@ from sftlib.training import (
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it also runs as a script
 
 from tools import train_check, train_options  # noqa: E402
+from tools.train_end import best, is_over, test, write  # noqa: E402
 
-COLUMNS = ("epoch", "train_loss", "train_accuracy", "train_n", "val_loss", "val_accuracy", "val_n")
 TIMED, FILLED = 5, 0.85  # steps that are timed, and the part of the time that may be planned for
 BEGAN = time.perf_counter()
+
+
+class Loss(NamedTuple):
+    """What `fit` minimises, a mean over terms"""
+
+    task_loss: Callable
+    terms: Callable
 
 
 def build(options: argparse.Namespace, classes: int) -> tuple[Model, torch.optim.Optimizer]:
@@ -89,14 +105,25 @@ def build(options: argparse.Namespace, classes: int) -> tuple[Model, torch.optim
     return model, torch.optim.SGD(groups(model, rate_f=options.rate_f, rate_g=options.rate_g), momentum=0.9)
 
 
+def loss_of(options: argparse.Namespace, data: Splits) -> Loss:
+    """Cross-entropy, weighted and smoothed as asked for"""
+    if not options.class_weights and not options.label_smoothing:
+        return Loss(F.cross_entropy, count)
+    K = len(data.classes)
+    weights = class_weights(data.train.labels, K) if options.class_weights else torch.ones(K)
+    return Loss(*weighted_cross_entropy(weights, label_smoothing=options.label_smoothing))
+
+
 def loaders(options: argparse.Namespace, data: Splits, preprocess, group: Group) -> tuple[Loader, Loader, Loader]:
     """-> batches of the training and of the validation pictures, whole ones: `Shards` takes a worker's rows; and the
     training pictures as they are, not augmented"""
+    y = data.train.labels
+    drawn = 1 / y.bincount()[y].double() if options.class_sampling else None
     train_split, val_split = (to_device(split, group.device) for split in (data.train, data.val))
     crop_and_flip = augment.Chain((augment.Crop(options.size, scale=(0.5, 1)), augment.flip))
     batches = loader(
         train_split, preprocess, batch_size=options.batch, shuffle=True, augment=crop_and_flip,
-        drop_last=options.drop_last,
+        drop_last=options.drop_last, weights=drawn,
     )  # fmt: skip
     plain, val = (loader(split, preprocess, batch_size=options.batch) for split in (train_split, val_split))
     return batches, val, plain
@@ -127,7 +154,8 @@ def pictures(options: argparse.Namespace, say: Callable) -> Splits:
     """The pictures of the folder, or the solar cells; files that are left out are named"""
     if not options.pictures:
         return solar_cells.load()
-    data = image_folder.load(options.pictures, size=options.size, skip_broken=options.skip_broken)
+    how = {"labels": options.labels, "skip_broken": options.skip_broken}
+    data = image_folder.load(options.pictures, size=options.size, **how)
     for line in data.broken:
         say(f"left out: {line}")
     return data
@@ -145,7 +173,7 @@ def train(options: argparse.Namespace, group: Group) -> None:
     if options.time_budget and not (options.out / "last.pt").exists():
         options.epochs = min(group.gathered(planned(options, model, plain, val, precision)))
         say(f"{options.epochs} epoch(s) fit into {options.time_budget:g} s")
-    settings = described(options, data, model.backbone.preprocess)
+    loss, settings = loss_of(options, data), described(options, data, model.backbone.preprocess)
     found = resumed(options, model, optimizer, settings)
     log = settings["log"]
     if found is not None:
@@ -154,10 +182,10 @@ def train(options: argparse.Namespace, group: Group) -> None:
     elif options.strategy == "lp-ft":
         say(f"g is the probe on the frozen features, l2 {start_from_probe(model, plain, val):g}")
     model, began = Parallel(model, group, precision=precision), time.perf_counter()
-    if found is None or found.epoch < options.epochs:
-        for record in epochs(options, group, model, optimizer, batches, val, precision, found, settings):
+    if not is_over(log, options):
+        for record in epochs(options, group, model, optimizer, batches, val, precision, found, settings, loss):
             log.append([record.epoch, *record.train.values(), *record.val.values()])
-            if log[-1] == best(log):
+            if log[-1] == best(log, options.best_by):
                 save_checkpoint(options.out / "best.pt", model, optimizer, epoch=record, settings=settings)
             save_checkpoint(options.out / "last.pt", model, optimizer, epoch=record, settings=settings)
             write(options.out / "log.csv", log, group)
@@ -166,7 +194,9 @@ def train(options: argparse.Namespace, group: Group) -> None:
                 "epoch {}/{epochs}  train loss {:.4f} accuracy {:.4f} (n {})  val loss {:.4f} accuracy {:.4f} (n {})  "
                 "{left} left".format(*log[-1], epochs=options.epochs, left=left)
             )  # fmt: skip
-    test(options, group, model, data, precision, say)
+            if is_over(log, options):
+                break
+    test(options, group, model, data, val, loss.task_loss, precision, say)
 
 
 def seconds_left(began: float, done: int, remain: int) -> str:
@@ -181,7 +211,7 @@ def printed(line: str) -> None:
     sys.stdout.flush()
 
 
-def epochs(options, group, model, optimizer, batches, val, precision, found, settings) -> Iterator[Epoch]:
+def epochs(options, group, model, optimizer, batches, val, precision, found, settings, loss) -> Iterator[Epoch]:
     """The records of the epochs that remain; checkpoints within them on the way, and a bar with the time left"""
     steps = options.epochs * len(batches)
     done = 0 if found is None else found.epoch * len(batches) + found.progress["batch"]
@@ -190,7 +220,7 @@ def epochs(options, group, model, optimizer, batches, val, precision, found, set
         for record in fit(
             model, Shards(batches, group), optimizer, epochs=options.epochs, val_loader=Shards(val, group),
             schedule=schedule(options, len(batches)), precision=precision, resume=found,
-            micro_batch=options.micro_batch,
+            micro_batch=options.micro_batch, task_loss=loss.task_loss, terms=loss.terms,
         ):  # fmt: skip
             if isinstance(record, Epoch):
                 yield record
@@ -222,37 +252,6 @@ def planned(options: argparse.Namespace, model: Model, plain: Loader, val: Loade
     epoch_s = step_s * (len(plain) + len(val) / 2)  # a step without gradients takes less than half
     left_s = FILLED * options.time_budget - (time.perf_counter() - BEGAN)
     return max(1, min(options.epochs, math.floor(left_s / epoch_s)))
-
-
-def best(log: list[list]) -> list:
-    """The row of the highest accuracy on the validation pictures, of equal ones that of the lowest loss"""
-    return max(log, key=lambda row: (row[5], -row[4]))
-
-
-def test(options, group: Group, model: Parallel, data: Splits, precision: Precision, say: Callable) -> None:
-    """OUT/test.csv, once: what the weights of the best epoch do on pictures that chose nothing"""
-    path = options.out / "test.csv"
-    if path.exists() or len(data.test) < group.world:
-        say("test: done before" if path.exists() else "test: too few pictures in that part")
-        return
-    state = load_safely(options.out / "best.pt")
-    model.load_state_dict(state["model"])
-    found = to_device(data.test, group.device)
-    batches = loader(found, model.backbone.preprocess, batch_size=max(options.batch, group.world))
-    values = evaluate(model, Shards(batches, group), precision=precision)
-    row = [best(state["settings"]["log"])[0], *values.values()]
-    say("test, with the weights of epoch {}: loss {:.4f} accuracy {:.4f} (n {})".format(*row))
-    write(path, [row], group, ("epoch", "test_loss", "test_accuracy", "test_n"))
-
-
-def write(path: Path, rows: list[list], group: Group, columns: tuple[str, ...] = COLUMNS) -> None:
-    """The table as a whole, in place of the one before; worker 0 writes"""
-    text = io.StringIO(newline="")
-    csv.writer(text).writerows([columns, *rows])
-    if group.leads:
-        partial = path.with_name(f"{path.name}.partial")
-        partial.write_text(text.getvalue(), encoding="utf-8", newline="")
-        os.replace(partial, path)
 
 
 def check(options: argparse.Namespace) -> int:

@@ -19,7 +19,7 @@ SPLIT_NAMES = {
     "val": ("val", "valid", "validation"),
     "test": ("test", "testing"),
 }
-_OTHER_SPLIT_NAMES = frozenset(("validate", "dev", "eval", "evaluation", "holdout"))
+_OTHER_SPLIT_NAMES = {"validate": "val", "dev": "val", "eval": "val", "evaluation": "val", "holdout": "test"}
 # What a folder of a split is called besides: training_set, train_images, test-data
 _FILLER = re.compile(r"(data)?sets?|images?|imgs?|pictures?|pics|photos?|data|split|folder|files?|samples?|[^a-z]")
 _PICTURES = frozenset(("images", "image", "imgs", "img", "jpegimages", "pictures", "photos", "frames"))
@@ -87,7 +87,7 @@ def find(
     ignored += [shown(e.relative_to(root)) for e in beside]
     _refuse_splits_as_classes(beside if tops else _folders(root, problems), bool(tops) or grouped, problems)
     for top in tops.values() or [root]:
-        _refuse_masks_as_classes(_folders(top, problems), problems)
+        refuse_masks_as_classes(_folders(top, problems), problems)
     found = []
     for split, top in (tops or {"": root}).items():
         for entry in _entries(top, problems):
@@ -125,7 +125,7 @@ REMEDY = "call the folders of the splits train, val and test, or move all classe
 def _refuse_splits_as_classes(folders: list[Path], known: bool, problems: Problems) -> None:
     """Folders beside each other that are splits under other names; known: what lies in them needs no guess"""
     inside = {f: {e.name for e in _folders(f, problems)} for f in folders if os.path.isdir(f)}
-    splits = [f for f in inside if _named_as_a_split(f.name)]
+    splits = [f for f in inside if named_as_split(f.name)]
     if len(splits) > 1 or any(inside[f] for f in splits):
         for folder in splits:
             problems.add(folder, f"the name of a split, not of a class: {REMEDY}")
@@ -138,7 +138,8 @@ def _refuse_splits_as_classes(folders: list[Path], known: bool, problems: Proble
             )
 
 
-def _refuse_masks_as_classes(folders: list[Path], problems: Problems) -> None:
+def refuse_masks_as_classes(folders: list[Path], problems: Problems) -> None:
+    """Of folders beside each other, masks or labels beside pictures are problems"""
     masks = [f for f in folders if _letters(f.name) in _OUTLINES]
     if any(_letters(f.name) in _PICTURES for f in folders):
         for folder in masks:
@@ -147,10 +148,15 @@ def _refuse_masks_as_classes(folders: list[Path], problems: Problems) -> None:
             )
 
 
-def _named_as_a_split(name: str) -> bool:
-    """train, test_set, Validation-Images, …"""
+def named_as_split(name: str) -> str:
+    """train, val or test for test_set, Validation-Images, dev, …; "" for other names"""
     rest = _FILLER.sub("", name.lower())
-    return rest in _OTHER_SPLIT_NAMES or split_of(rest) != ""
+    return split_of(rest) or _OTHER_SPLIT_NAMES.get(rest, "")
+
+
+def tells(name: str) -> bool:
+    """False for names that say nothing of a class: images, data, train, test-set, …"""
+    return _FILLER.sub("", name.lower()) != "" and not named_as_split(name)
 
 
 def _letters(name: str) -> str:

@@ -7,7 +7,7 @@ over and listed in Splits.ignored.
 
 import hashlib
 import os
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from sftlib.datasets.folder_checks import (
     warn_of_few_bits,
     warn_of_folders_within,
 )
+from sftlib.datasets.folder_guess import guessed
 from sftlib.datasets.folder_walk import SPLIT_NAMES, Found, Problems, find
 from sftlib.datasets.grouping import number_groups, rows_kept_together
 from sftlib.datasets.label_table import find_labelled
@@ -41,7 +42,7 @@ def load(
     root: str | os.PathLike, *, size: int | None = None, groups: Callable[[Path], Hashable] | None = None,
     labels: str | os.PathLike | None = None, skip_broken: bool = False, allow_missing: bool = False, bits: int = 16,
     seed: int = 0, fractions: Sequence[float] = (0.7, 0.15, 0.15), allow_duplicates: bool = False,
-    memory_bytes: int = GIBIBYTE,
+    memory_bytes: int = GIBIBYTE, guess: bool = False, most: int | None = None,
 ) -> Splits:  # fmt: skip
     """-> Splits of (picture uint8 (3, H, W), label), classes sorted by name
 
@@ -53,27 +54,27 @@ def load(
     groups: a function of a picture's path below root; where it returns the same (a patient, a camera), pictures stay in
     one split: `lambda path: path.parts[1]` for CLASS/PATIENT/….png. labels: a CSV file with the columns file (a path
     below root) and label, in place of a folder a class. bits: that 16-bit files use (10 or 12 with many cameras).
+    guess: other layouts are read as `folder_guess` says, and Splits.notes says how. most: of more pictures than this
+    about so many are drawn by split and class, before they are read.
 
     ValueError for all that is wrong at once; its `problems` has every file. The same bytes in two classes or two given
     splits are wrong too, unless allow_duplicates. skip_broken leaves out files that cannot be read (Splits.broken lists
     them). allow_missing: val and test may lack a class.
     """
-    root = _root(root)
-    _check_settings(size, groups, bits, seed, fractions, memory_bytes)
-    problems, ignored = Problems(root), []
-    if labels is None:
-        found = find(root, problems, ignored, grouped=groups is not None, allow_missing=allow_missing)
-    else:
-        found = find_labelled(root, labels, problems, ignored)
-    files, broken = _read_all(found, size, bits, memory_bytes, problems, skip_broken)
-    together = _judged(files, groups, fractions, allow_missing, allow_duplicates, problems)
-    if groups is None and labels is None:
+    root = existing(root)
+    _check_settings(size, groups, bits, seed, fractions, memory_bytes, most)
+    said = Said(Problems(root), [], [])
+    found = _drawn(_found(root, labels, guess, groups is not None, allow_missing, said), most, seed, said.notes)
+    files, broken = _read_all(found, size, bits, memory_bytes, said.problems, skip_broken)
+    together = _judged(files, groups, fractions, allow_missing, allow_duplicates, said.problems)
+    if groups is None and labels is None and not guess:
         warn_of_folders_within(files.found, root)
     warn_of_few_bits(files.highest, bits)
     classes, y = _labels(files.found, by_number=labels is not None)
     parts = _parts(files.found, y, together, fractions, torch.Generator().manual_seed(int(seed)))
     check_parts(parts, y, classes, fractions, allow_missing)
-    return Splits(*(_split(files, y, rows, size, bits) for rows in parts), classes, tuple(ignored), broken)
+    splits = (_split(files, y, rows, size, bits) for rows in parts)
+    return Splits(*splits, classes, tuple(said.ignored), broken, tuple(said.notes))
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +97,8 @@ def _split(files: Files, y: Tensor, rows: Tensor, size: int | None, bits: int) -
     return FileSplit(tuple(f.path for f in mine), y[rows], names, size, files.pixels[rows], bits)
 
 
-def _root(root: str | os.PathLike) -> Path:
+def existing(root: str | os.PathLike) -> Path:
+    """A folder as a person writes it, with ~ or from here on -> its whole path; ValueError where there is none"""
     if not isinstance(root, str | os.PathLike):
         raise ValueError(f"got root={root!r:.80}; expected the path of a folder with one folder a class in it")
     path = Path(os.path.expanduser(os.fspath(root))).absolute()
@@ -106,7 +108,7 @@ def _root(root: str | os.PathLike) -> Path:
     return path
 
 
-def _check_settings(size, groups, bits, seed, fractions, memory_bytes) -> None:
+def _check_settings(size, groups, bits, seed, fractions, memory_bytes, most) -> None:
     check_three_fractions(fractions)
     check_size(size)
     if groups is not None and not callable(groups):
@@ -114,8 +116,38 @@ def _check_settings(size, groups, bits, seed, fractions, memory_bytes) -> None:
     if bits not in range(8, 17):
         raise ValueError(f"got bits={bits!r}; expected how many bits of a 16-bit file are used, 8 to 16")
     check_seed(seed)
+    if most is not None:
+        whole("most", most)
     if not isinstance(memory_bytes, int | float) or not memory_bytes >= 0:
         raise ValueError(f"got memory_bytes={memory_bytes!r}; expected the bytes that pictures may take in memory")
+
+
+class Said(NamedTuple):
+    """What is said of a folder while it is looked at: what is wrong, what is passed over, how it is read"""
+
+    problems: Problems
+    ignored: list[str]
+    notes: list[str]
+
+
+def _found(root: Path, labels, guess: bool, grouped: bool, allow_missing: bool, said: Said) -> list[Found]:
+    if labels is not None:
+        return find_labelled(root, labels, said.problems, said.ignored)
+    if guess:
+        return guessed(root, *said)
+    return find(root, said.problems, said.ignored, grouped=grouped, allow_missing=allow_missing)
+
+
+def _drawn(found: list[Found], most: int | None, seed: int, notes: list[str]) -> list[Found]:
+    """About ``most`` of the files, of each split and class the same share"""
+    if most is None or len(found) <= most:
+        return found
+    kinds = sorted({(f.split, f.class_name) for f in found})
+    strata = torch.tensor([kinds.index((f.split, f.class_name)) for f in found])
+    share, generator = most / len(found), torch.Generator().manual_seed(int(seed))
+    rows, _ = stratified_split(strata, (share, 1 - share), generator)
+    notes.append(f"{len(rows):,} of {len(found):,} pictures, drawn by part and class")
+    return [found[i] for i in rows.tolist()]
 
 
 # --- reading and judging them ----------------------------------------------------------------------------------
@@ -201,31 +233,38 @@ def _parts(
 # --- parts of what was loaded --------------------------------------------------------------------------------------
 
 
-def with_test(data: Splits, *, seed: int = 0) -> Splits:
-    """The same; where the test part is empty, half of the validation pictures become it, drawn by class
+def without(data: Splits, names: Collection[str]) -> Splits:
+    """The same without the pictures of these names; ValueError for a name that is none of them"""
+    parts = {name: getattr(data, name) for name in SPLIT_NAMES}
+    if unknown := sorted(set(names) - {n for part in parts.values() for n in part.names}):
+        raise ValueError(f"got {unknown[0]!r} to leave out; expected names of pictures, as in data.train.names")
+    out = set(names)
+    return replace(data, **{
+        name: part.subset([i for i, n in enumerate(part.names) if n not in out]) for name, part in parts.items()
+    })  # fmt: skip
 
-    ValueError where there are fewer than two of them.
+
+def with_all_parts(data: Splits, *, seed: int = 0, groups: Callable[[Path], Hashable] | None = None) -> Splits:
+    """The same; an empty validation part gets 15 of 85 training pictures, an empty test part half of the validation
+    ones, drawn by class; what ``groups`` says belongs together stays so
+
+    ValueError where there are fewer than two to draw from.
     """
     check_seed(seed)
-    if len(data.test):
-        return data
-    if len(data.val) < 2:
-        raise ValueError(f"got {len(data.val)} validation pictures and no test pictures; expected two at least")
     generator = torch.Generator().manual_seed(seed)
-    val, test = stratified_split(data.val.labels, (0.5, 0.5), generator)
-    return replace(data, val=data.val.subset(val), test=data.val.subset(test))
+    for name, giver, share in (("val", "train", 15 / 85), ("test", "val", 0.5)):
+        part = getattr(data, giver)
+        if len(getattr(data, name)):
+            continue
+        if len(part) < 2:
+            raise ValueError(f"got {len(part)} picture(s) in {giver} and none in {name}; expected two at least")
+        keys = part.names if groups is None else groups_of(part, groups)
+        together = rows_kept_together([name.encode() for name in part.names], keys)
+        stay, go = stratified_split(part.labels, (1 - share, share), generator, together)
+        data = replace(data, **{giver: part.subset(stay), name: part.subset(go)})
+    return data
 
 
-def at_most(data: Splits, count: int, *, seed: int = 0) -> Splits:
-    """The same, or of more pictures than ``count`` about so many, drawn by class in each part"""
-    count = whole("count", count)
-    check_seed(seed)
-    parts = {name: getattr(data, name) for name in ("train", "val", "test")}
-    share = count / sum(map(len, parts.values()))
-    if share >= 1:
-        return data
-    generator = torch.Generator().manual_seed(seed)
-    return replace(data, **{
-        name: part.subset(stratified_split(part.labels, (share, 1 - share), generator)[0]) if len(part) else part
-        for name, part in parts.items()
-    })  # fmt: skip
+def groups_of(part: Split, groups: Callable[[Path], Hashable]) -> list[Hashable]:
+    """What ``groups`` says of the path of each picture of a part"""
+    return [groups(Path(name)) for name in part.names]

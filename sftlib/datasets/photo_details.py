@@ -66,13 +66,13 @@ def _picture(photos: dict[str, Tensor], detail: Detail, size: int, gen: Generato
     """-> uint8 (3, size, size)"""
     u = torch.rand(5, generator=gen)  # place (2), side, angle, contrast
     order = torch.randperm(3, generator=gen)  # of the colour channels
-    x = _cut_out(photos[detail.photo], detail, size, u)[order]
+    x = cut_out(photos[detail.photo], detail, size, u)[order]
     c = CONTRAST[0] + (CONTRAST[1] - CONTRAST[0]) * u[4]
     x = x.mean() + c * (x - x.mean()) + NOISE * torch.randn(x.shape, generator=gen)
     return (x * 255).round().clamp(0, 255).to(torch.uint8)
 
 
-def _cut_out(photo: Tensor, detail: Detail, size: int, u: Tensor) -> Tensor:
+def cut_out(photo: Tensor, detail: Detail, size: int, u: Tensor) -> Tensor:
     """photo (3, H, W) in [0, 1], draws u (≥ 4,) in [0, 1) -> (3, size, size), a turned square inside the detail"""
     H, W = photo.shape[1:]
     side = SPAN[0] + (SPAN[1] - SPAN[0]) * u[2]

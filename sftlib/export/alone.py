@@ -14,24 +14,31 @@ import onnxruntime
 from PIL import Image, ImageOps
 
 HERE = Path(__file__).resolve().parent
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "TGA")  # others may start other programs
+# others may start other programs; the last two are not in every Pillow
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "TGA", "JPEG2000", "AVIF")
 MOST_PIXELS = 89_478_485
 
 
 def read(file, size, resize):
     """A path or a binary file -> uint8 (3, size, size), as the network was trained on
 
-    Turned as EXIF says, on white where it is transparent, grey as three equal channels; the shorter side is made
-    ``resize`` pixels long, and the middle square of ``size`` pixels is kept. ValueError for what cannot be read.
+    Turned as EXIF says, on white where it is transparent, grey (of 8 or 16 bits) as three equal channels; the shorter
+    side is made ``resize`` pixels long, the middle square of ``size`` pixels is kept. ValueError for what cannot be
+    read.
     """
+    Image.init()
     try:
-        with Image.open(file, formats=FORMATS) as image:
+        with Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
+            written = image.format
             if math.prod(image.size) > MOST_PIXELS:
                 raise ValueError(f"more than {MOST_PIXELS:,} pixels")
             image.draft(None, (resize, resize))
             image = ImageOps.exif_transpose(image)
-            if image.mode.startswith(("I", "F")):
-                raise ValueError(f"mode {image.mode}: save it with 8 bits a channel")
+            if image.mode.startswith("I;16") or (image.mode == "I" and written in ("PNG", "PPM")):
+                grey = (np.asarray(image).astype(np.uint32) * 510 + 65535) // 131070  # 16 bits: v / 257, rounded
+                image = Image.fromarray(grey.astype(np.uint8))
+            elif image.mode in ("I", "F"):
+                raise ValueError(f"mode {image.mode}, pixels of 32 bits: save it with 8 or 16 bits a channel")
             if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
                 image = image.convert("RGBA")
                 white = Image.new("RGB", image.size, (255, 255, 255))

@@ -1,12 +1,15 @@
 """Whether a probability means what it says, and one number that mends it."""
 
 import math
+from collections import Counter
+from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from sftlib.inputs import classes, probability_rows, vectors, whole, within
+from sftlib.inputs import classes, finite, probability_rows, vectors, whole, within
+from sftlib.metrics.intervals import Interval, proportion_interval
 
 LEAST, MOST = -6.0, 6.0  # log T is looked for between these
 
@@ -31,6 +34,49 @@ def reliability(probabilities: Tensor, y: Tensor, *, bins: int = 15) -> Reliabil
     )
     there = n > 0
     return Reliability(said[there] / n[there], right[there] / n[there], n[there].long())
+
+
+class GroupReliability(NamedTuple):
+    """Of a group of n examples: what was said on average, and what was right, with its interval"""
+
+    group: Hashable
+    n: int
+    confidence: float
+    accuracy: Interval
+
+    @property
+    def visible(self) -> bool:
+        """Whether what was said lies outside the interval of what was right"""
+        return not self.accuracy.low <= self.confidence <= self.accuracy.high
+
+    def __str__(self) -> str:
+        a, word = self.accuracy, "too sure" if self.confidence > self.accuracy.mean else "not sure enough"
+        right = f"{a.mean:.2f} right [{a.low:.2f}, {a.high:.2f}]"
+        return f"{self.n} of {self.group}: {self.confidence:.2f} sure, {right}{f', {word}' if self.visible else ''}"
+
+
+def reliability_by_group(
+    probabilities: Tensor, y: Tensor, groups: Sequence[Hashable], *, confidence: float = 0.95
+) -> list[GroupReliability]:
+    """probabilities (N, K), y (N,), a group for each of N -> mean confidence and accuracy of each, the largest first
+
+    Groups are what is known before the truth: the class that was *predicted*, a camera, a patient. Within the examples
+    of one true class even a calibrated model is too sure or not sure enough. The intervals, Wilson's for a proportion
+    (Wilson 1927, JASA 22, 209–212), hold together with probability ``confidence`` (Bonferroni).
+    """
+    p, y = _checked(probabilities, y)
+    groups = [int(g) if isinstance(g, Tensor) else g for g in groups]
+    if len(groups) != len(y):
+        raise ValueError(f"got {len(groups)} groups for {len(y)} examples; expected one for each")
+    counts = Counter(groups)
+    each = 1 - (1 - finite("confidence", confidence, above=0, below=1)) / len(counts)
+    said, predicted = p.max(dim=1)
+    right, found = predicted == y, []
+    for group, n in counts.most_common():
+        mine = torch.tensor([g == group for g in groups])
+        accuracy = proportion_interval(int(right[mine].sum()), n, confidence=each)
+        found.append(GroupReliability(group, n, said[mine].mean().item(), accuracy))
+    return found
 
 
 def expected_calibration_error(probabilities: Tensor, y: Tensor, *, bins: int = 15) -> float:

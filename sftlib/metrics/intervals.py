@@ -66,6 +66,19 @@ def bootstrap_interval(values, *, confidence: float = 0.95, draws: int = 2000, s
     return Interval(v.mean().item(), low.item(), high.item())
 
 
+def proportion_interval(hits: int, n: int, *, confidence: float = 0.95) -> Interval:
+    """hits of n -> Wilson's interval of a proportion (1927, JASA 22, 209–212): honest near 0 and 1, and for few
+
+    The p with |hits/n − p| ≤ z √(p (1 − p) / n).
+    """
+    from scipy.stats import binomtest  # imported late: SciPy takes a second
+
+    n = whole("n", n)
+    hits, level = whole("hits", hits, least=0, most=n), finite("confidence", confidence, above=0, below=1)
+    found = binomtest(hits, n).proportion_ci(level, method="wilson")
+    return Interval(hits / n, float(found.low), float(found.high))
+
+
 def _seeds(values, name: str) -> np.ndarray:
     v = numbers(values, name)
     if len(v) < 2:
