@@ -69,6 +69,7 @@ def files(tmp_path_factory):
     turned = Image.Exif()
     turned[0x0112] = 6  # to be turned by 90 degrees
     photo.save(folder / "turned.jpg", exif=turned)
+    photo.save(folder / "turned.tif", exif=turned)
     photo.convert("L").save(folder / "grey.png")
     photo.convert("L").save(folder / "grey.jpg")
     photo.convert("P").save(folder / "palette.gif")
@@ -107,7 +108,7 @@ def test_the_network_takes_any_number_of_pictures_and_gives_the_models_probabili
 
 @pytest.mark.parametrize(
     "name", ["photo.jpg", "tall.png", "turned.jpg", "grey.png", "grey.jpg", "palette.gif", "cmyk.jpg", "clear.png",
-             "tiny.bmp", "photo.webp", "deep.png", "deep.tif"]
+             "tiny.bmp", "photo.webp", "deep.png", "deep.tif", "turned.tif"]
 )  # fmt: skip
 def test_the_resize_beside_the_network_is_that_of_the_training_pictures_to_the_bit(name, files):
     mine = alone.read(files[name], SIZE, SIZE)

@@ -4,6 +4,7 @@ python predict.py PICTURE [PICTURE …] writes file, class and the probability o
 """
 
 import csv
+import io
 import json
 import math
 import sys
@@ -28,11 +29,14 @@ def read(file, size, resize):
     """
     Image.init()
     try:
+        if isinstance(file, str | Path):  # from a path Pillow maps some files into memory, and turns them wrongly
+            file = io.BytesIO(Path(file).read_bytes())
         with Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
             written = image.format
             if math.prod(image.size) > MOST_PIXELS:
                 raise ValueError(f"more than {MOST_PIXELS:,} pixels")
             image.draft(None, (resize, resize))
+            image.load()  # which turns a TIFF, and takes the word of it out of its EXIF block
             image = ImageOps.exif_transpose(image)
             if image.mode.startswith("I;16") or (image.mode == "I" and written in ("PNG", "PPM")):
                 grey = (np.asarray(image).astype(np.uint32) * 510 + 65535) // 131070  # 16 bits: v / 257, rounded
