@@ -10,11 +10,13 @@ from tools.experiments import run as experiments
 
 module, table = experiment_fixtures("segmentation")
 rates, table_of_rates = experiment_fixtures("segmentation_rates")
+parts, table_of_parts = experiment_fixtures("segmentation_parts")
 
 
-def test_the_tables_hold_every_run(module, table, rates, table_of_rates):
+def test_the_tables_hold_every_run(module, table, rates, table_of_rates, parts, table_of_parts):
     assert_whole(module, table)
     assert_whole(rates, table_of_rates)
+    assert_whole(parts, table_of_parts)
 
 
 def test_each_strategy_runs_at_the_middle_rate_which_no_other_clearly_beat(module, rates, table_of_rates):
