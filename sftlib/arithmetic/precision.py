@@ -29,14 +29,15 @@ from sftlib.runtime import (
 
 
 def measure_precision(
-    model: Model, x, y=None, *, task_loss: Loss = F.cross_entropy, remember: bool = False
+    model: Model, x, y=None, *, task_loss: Loss = F.cross_entropy, terms: object = None, remember: bool = False
 ) -> PrecisionChoice:
     """x, y of N examples -> the fastest precision for training on such batches; without y, for inference
 
     Works on copies of the model, in about 2 s: of the N examples it uses as many as that allows on a CPU. Other
     devices take all of them, or what memory holds: with a few, the time would be that of launching the work.
     ``remember``: what was measured is kept in data/cache, and taken again for a network of the same parts, with the
-    same parts frozen, on batches of the same form, with the same versions, threads and processor.
+    same parts frozen, on batches of the same form, with the same versions, threads and processor. ``terms`` changes
+    nothing here: it is taken so that the task's settings for ``fit`` can be handed on as they are.
     """
     if not remember:
         return _measured(model, x, y, task_loss)
