@@ -57,6 +57,16 @@ def _attracted(z, y, prototypes):
     return losses.cosine_prototype(z, y, prototypes) - losses.prototype_repulsion(prototypes)
 
 
+def _lengths_held(z, y, prototypes):  # apart after the checker's steps, though nothing pushes
+    return losses.cosine_prototype(z, y, prototypes) + (prototypes.norm(dim=1) - 1).pow(2).mean()
+
+
+def _outdone(z, y, prototypes):
+    cosines = F.normalize(z, dim=1) @ F.normalize(prototypes, dim=1).T
+    lead = cosines.gather(1, y[:, None]) - cosines
+    return losses.cosine_prototype(z, y, prototypes) + F.relu(0.5 - lead)[F.one_hot(y, len(prototypes)) == 0].mean()
+
+
 def _simplex_by_cholesky(K):
     gram = torch.full((K, K), -1 / (K - 1), dtype=torch.float64).fill_diagonal_(1)
     values, vectors = torch.linalg.eigh(gram)
@@ -65,7 +75,7 @@ def _simplex_by_cholesky(K):
 
 RIGHT = {
     "03.cosine_gradient": [_gradient, _gradient_by_matrix, _gradient_by_autograd],
-    "03.no_collapse": [_repelled, _repelled_by_hand, _softmax_of_cosines],
+    "03.no_collapse": [_repelled, _repelled_by_hand, _softmax_of_cosines, _outdone],
     "03.simplex": [
         lambda K: F.normalize(torch.eye(K) - 1 / K, dim=1),
         lambda K: losses.simplex_prototypes(K, K + 3),
@@ -88,6 +98,7 @@ WRONG = {
     "03.no_collapse": [
         (_pull_only, "have collapsed"),
         (_push_only, "do not follow"),
+        (_lengths_held, "all features and prototypes in one place"),
         (_attracted, "have collapsed"),
         (lambda z, y, prototypes: _repelled(z, y, prototypes).detach(), "no gradient"),
         (lambda z, y, prototypes: _repelled(z, y, prototypes)[None], "one number"),

@@ -39,6 +39,16 @@ def _naive_with_itself(z, y, temperature):
     return (-(log_p * positive).sum(1)[n > 0] / n[n > 0]).mean()
 
 
+def _rivals(z, y, temperature, own=False):
+    z, terms = F.normalize(z, dim=1), []
+    e = (z @ z.T / temperature).exp()
+    for i in range(len(y)):
+        below, positives = e[i][y != y[i]].sum(), [j for j in range(len(y)) if j != i and y[j] == y[i]]
+        if positives:
+            terms.append(sum(-(e[i, j] / (below + own * e[i, j])).log() for j in positives) / len(positives))
+    return sum(terms) / len(terms)
+
+
 def _naive_all_anchors(z, y, temperature):
     n = (y[:, None] == y).sum(1) - 1
     return _naive(z, y, temperature) * (n > 0).sum() / len(y)
@@ -65,6 +75,8 @@ WRONG = {
     "03.contrastive": [
         (_naive_with_itself, "anchor itself"),
         (_naive_all_anchors, "without a positive"),
+        (lambda z, y, temperature: _rivals(z, y, temperature), "positives included"),
+        (lambda z, y, temperature: _rivals(z, y, temperature, own=True), "not this one alone"),
         (lambda z, y, temperature: -_naive(z, y, temperature), "sign"),
         (lambda z, y, temperature: _naive(z, y, 1.0), "divided by the temperature"),
         (lambda z, y, temperature: _naive(z, y, 1 / temperature), "multiplies"),

@@ -199,6 +199,8 @@ WRONG = {
         (lambda H: 1 / torch.linalg.eigvalsh(H).max(), "twice as much"),
         (lambda H: 2 / torch.linalg.eigvalsh(H).min(), "flattest"),
         (lambda H: 2 / H.trace(), "sum of the curvatures"),
+        (lambda H: 2 / torch.linalg.eigvalsh(H).mean(), "mean curvature sets no limit"),
+        (lambda H: torch.linalg.eigvalsh(H).max() / 2, "upside down"),
         (lambda H: 2 / H.diagonal().max(), "only when H is diagonal"),
         (lambda H: 2 / H.abs().max(), "largest"),
         (lambda H: torch.linalg.eigvalsh(H).max(), "not a rate"),

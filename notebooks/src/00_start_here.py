@@ -322,10 +322,11 @@ for record in train(lr_f=100 * LR_F, lr_g=100 * LR_G):
     print(f"step {record.step}: loss {record.loss:.3g}")
 
 # %% [markdown]
-# Read the losses: the steps were so long that the loss grew instead of falling, faster than any power, until it left
-# the range of numbers. `fit` notices at once, says where, and puts the model back into the last state that was sound.
-# Here that is the *untrained start*: no step of this run did any good. A training loop without this check goes on for
-# hours with a model made of *not a number*. (`tuned` is not touched by this: all cells above can be run again.)
+# Read the losses: the steps were so long that the loss grew instead of falling, by a larger factor each time, until
+# it left the range of numbers. `fit` notices at once, says where, and puts the model back into the last state that
+# was sound. Here that is the *untrained start*: no step of this run did any good. A training loop without this check
+# goes on for hours with a model made of *not a number*. (`tuned` is not touched by this: all cells above can be run
+# again.)
 #
 # ## Play
 #

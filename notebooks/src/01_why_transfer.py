@@ -404,7 +404,7 @@ assert not seen["defect", "pretrained f, frozen", 300].visible
 # scratch* nor the pretrained features from the random ones. (The means say that with ten labels pretraining hurts, and
 # with 1,000 it helps a little. With ten pictures, training learns what is true of these ten only: *overfitting*.) For
 # the cell type the pretrained *f* is 25 points ahead with ten labels, and visibly ahead in four of the five rows. Same
-# pictures, same 512 features: how near the *question* is to what *f* knows decides. An interval without 0 for defects
+# pictures, same 512 features: the *question* decides too, not *f* alone. An interval without 0 for defects
 # would have refuted the first part; more seeds might still.
 #
 # ## How many labels is pretraining worth?
@@ -431,9 +431,9 @@ worth("defect", "fine-tuned", "from scratch")
 
 # %% [markdown]
 # **Read.** The ranges are those of the seeds. For the cell type ten labels do what at least 146 do with a random *f*:
-# fifteen times as many, or more. For defects a hundred are worth anything from a tenth to ten times as many: where the
-# other curve is flat, a small difference in height is a huge one sideways. "Pretraining is worth ten times the labels"
-# is a sentence about one task, one way and one budget.
+# fifteen times as many, or more. For defects a hundred are worth anything from an eighth as many to ten times, or
+# more: where the other curve is flat, a small difference in height is a huge one sideways. "Pretraining is worth ten
+# times the labels" is a sentence about one task, one way and one budget.
 #
 # ## Where it breaks: the control that nobody ran
 #

@@ -57,7 +57,7 @@ def _mistakes(logits, y, right):
         ),
         (
             float(logits.amax(1).eq(y).double().mean()),
-            "none is counted: compare the index of the largest logit of each row with the label",
+            "none is counted: compare the index of the largest logit of each row with the label; // cuts shares off",
         ),
     ]
 

@@ -64,6 +64,7 @@ def _no_collapse(answer):
     moved = prototypes.grad is not None and not torch.equal(prototypes.detach(), _draw(3, 2, seed=1))
     require(moved, "no gradient reaches the prototypes; they are to learn too, so do not detach them")
     _judge_training(x @ W.T.detach(), y, prototypes.detach())
+    _one_place_costs_more(answer)
 
 
 def _has_a_bottom(answer, z, y, drawn):
@@ -80,6 +81,14 @@ def _has_a_bottom(answer, z, y, drawn):
         ):
             near, far = (float(answer(z * (1 + s * grown_z), y, prototypes * (1 + s * grown))) for s in (1e3, 1e8))
             require(not far < near - 5, why.format(what))
+
+
+def _one_place_costs_more(answer):
+    """Features that stand on their own prototype, all in one place or in three: the one place must cost more"""
+    apart, y = torch.tensor([[0.0, 1.0], [-0.8, -0.6], [0.8, -0.6]], dtype=torch.float64), torch.arange(6) % 3
+    one, three = (float(answer(p[y], y, p)) for p in (apart[:1].repeat(3, 1), apart))
+    why = "the prototypes stay apart here, but not by your loss: with all features and prototypes in one place it is"
+    require(one > three, f"{why} {one:.4g}, with three places far apart {three:.4g}; make the one place cost more")
 
 
 def _judge_training(z, y, prototypes):

@@ -62,6 +62,8 @@ def _contrastive(answer):
         known = [
             (_pairs(z, y, temperature, anchors=len(y)), "anchors without a positive are not counted in the mean"),
             (_pairs(z, y, temperature, itself=True), "the sum below must leave out the anchor itself (a ≠ i)"),
+            (_pairs(z, y, temperature, rivals="negatives"), "the sum below has all others, positives included"),
+            (_pairs(z, y, temperature, rivals="one"), "the sum below has all positives, not this one alone"),
             (_pairs(z, y, temperature, normalise=False), "z must be normalised first: divide each row by its length"),
             (_pairs(z, y, 1.0), "the similarities must be divided by the temperature"),
             (_pairs(z, y, 1 / temperature), "divide by the temperature; this multiplies"),
@@ -88,13 +90,18 @@ def _passes_the_gradient_on(answer, z, y, temperature):
         expect(why, torch.zeros_like(want) if got is None else got, want, tolerance=1e-4)
 
 
-def _pairs(z, y, temperature, *, anchors=None, itself=False, normalise=True, inside=False, summed=False):
+def _pairs(
+    z, y, temperature, *, anchors=None, itself=False, normalise=True, inside=False, summed=False, rivals="all others"
+):
     """The loss with masks; the keywords switch single mistakes on."""
     u = F.normalize(z, dim=1) if normalise else z
     own = torch.eye(len(y), dtype=torch.bool)
     s = u @ u.T / temperature
-    log_p = s - (s if itself else s.masked_fill(own, -torch.inf)).logsumexp(1, keepdim=True)  # (N, N)
     positive = (y[:, None] == y) & ~own
+    below = (s if itself else s.masked_fill(own, -torch.inf)).logsumexp(1, keepdim=True)  # (N, 1)
+    if rivals != "all others":
+        below = s.masked_fill(own | positive, -torch.inf).logsumexp(1, keepdim=True)
+    log_p = s - (torch.logaddexp(s, below) if rivals == "one" else below)  # (N, N)
     n = positive.sum(1)
     has = n > 0
     if inside:

@@ -1,5 +1,6 @@
 """Checkers of notebook 04: one step, the ledger, the rate at which it diverges, backward of two layers."""
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -109,6 +110,8 @@ def _largest_rate(answer):
             (2 / low, "this looks at the flattest direction; the steepest one diverges first"),
             (1 / low, "this looks at the flattest direction; the steepest one diverges first"),
             (high, "this is the largest curvature, not a rate"),
+            (high / 2, "the fraction is upside down: the steeper, the smaller the rate"),
+            (2 / eigenvalues.mean().item(), "the mean curvature sets no limit; the steepest direction diverges first"),
             (2 / torch.linalg.eigvals(H).real[0].item(), "eigvals gives the eigenvalues in no order: take the largest"),
             (
                 2 / torch.linalg.eigvals(H).real[-1].item(),
@@ -118,7 +121,7 @@ def _largest_rate(answer):
                 2 / (low + high),
                 "this α takes the steepest and the flattest direction down equally fast; more is possible",
             ),
-            (4 / high, "the half in front is used up by the derivative: one step multiplies by 1 − αλ"),
+            (4 / high, "the half in front is used up by the derivative: one step multiplies by 1 − ακ"),
             (2 / H.trace().item(), "the sum of the curvatures is not the largest of them"),
             (2 / H.diagonal().max().item(), "the diagonal shows the curvatures only when H is diagonal"),
             (2 / H.abs().max().item(), "the largest entry of H is not its largest eigenvalue"),
@@ -129,10 +132,10 @@ def _largest_rate(answer):
 
 
 def _hessian(size, seed):
-    """A symmetric matrix with eigenvalues from 0.5 up, turned so that none of them stands on the diagonal."""
+    """A symmetric matrix with eigenvalues from 0.6 up, turned so that none of them stands on the diagonal."""
     draw = torch.Generator().manual_seed(seed)
     q, _ = torch.linalg.qr(torch.randn(size, size, generator=draw, dtype=torch.float64))
-    return q @ torch.diag(torch.linspace(0.5, 7.0 + seed, size, dtype=torch.float64)) @ q.T
+    return q @ torch.diag(torch.tensor(np.geomspace(0.6, 7.0 + seed, size))) @ q.T
 
 
 NAMES = ("A", "a", "B", "b")
