@@ -57,7 +57,6 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from tqdm import tqdm
 
 from sftlib.backbones import load_backbone
 from sftlib.batches import count
@@ -66,7 +65,6 @@ from sftlib.datasets.loading import Loader
 from sftlib.datasets.on_device import to_device
 from sftlib.losses import class_weights, weighted_cross_entropy
 from sftlib.model import Model
-from sftlib.model.files import load_safely
 from sftlib.runtime import FLOAT32, Group, Precision, seed_everything
 from sftlib.schedules import warmup_cosine
 from sftlib.strategies import assembled, groups, start_from_probe
@@ -76,7 +74,6 @@ from sftlib.training import (
     Parallel,
     Shards,
     fit,
-    load_checkpoint,
     save_checkpoint,
     set_rates,
     workers,
@@ -84,8 +81,10 @@ from sftlib.training import (
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it also runs as a script
 
-from tools import train_check, train_options  # noqa: E402
-from tools.train_end import best, is_over, test, write  # noqa: E402
+from tools import run_loop, train_check, train_options  # noqa: E402
+from tools.run_loop import ended, followed, printed, seconds_left, write  # noqa: E402
+from tools.run_options import require_new_addresses  # noqa: E402
+from tools.train_end import COLUMNS, best, is_over, test  # noqa: E402
 
 TIMED, FILLED = 5, 0.85  # steps that are timed, and the part of the time that may be planned for
 BEGAN = time.perf_counter()
@@ -137,17 +136,8 @@ def described(options: argparse.Namespace, data: Splits, preprocess) -> dict:
 
 def resumed(options: argparse.Namespace, model: Model, optimizer, settings: dict) -> Checkpoint | None:
     """What OUT/last.pt holds, put into the objects given; None where there is none. ValueError for another run"""
-    path = options.out / "last.pt"
-    if not path.exists():
-        return None
-    if not options.resume:
-        raise ValueError(f"{path} is there already: --resume goes on from it, another --out keeps it")
-    train_options.require_same_run(path, load_safely(path)["settings"], settings)
-    found = load_checkpoint(path, model, optimizer, exact=False)
-    for group in optimizer.param_groups:  # the rates of this call, in place of those that the file holds
-        group["initial_lr"] = options.rate_f if group["name"] == "f" else options.rate_g
-    settings["log"] += found.settings["log"]
-    return found
+    rates = {"f": options.rate_f, "g": options.rate_g}
+    return run_loop.resumed(options, model, optimizer, settings, rates, train_options.require_same_run)
 
 
 def pictures(options: argparse.Namespace, say: Callable) -> Splits:
@@ -178,7 +168,7 @@ def train(options: argparse.Namespace, group: Group) -> None:
     log = settings["log"]
     if found is not None:
         say(f"goes on after epoch {found.epoch} and {found.progress['batch']} of {len(batches)} batches")
-        write(options.out / "log.csv", log, group)
+        write(options.out / "log.csv", log, group, COLUMNS)
     elif options.strategy == "lp-ft":
         say(f"g is the probe on the frozen features, l2 {start_from_probe(model, plain, val):g}")
     model, began = Parallel(model, group, precision=precision), time.perf_counter()
@@ -188,7 +178,7 @@ def train(options: argparse.Namespace, group: Group) -> None:
             if log[-1] == best(log, options.best_by):
                 save_checkpoint(options.out / "best.pt", model, optimizer, epoch=record, settings=settings)
             save_checkpoint(options.out / "last.pt", model, optimizer, epoch=record, settings=settings)
-            write(options.out / "log.csv", log, group)
+            write(options.out / "log.csv", log, group, COLUMNS)
             left = seconds_left(began, record.epoch - (found.epoch if found else 0), options.epochs - record.epoch)
             say(
                 "epoch {}/{epochs}  train loss {:.4f} accuracy {:.4f} (n {})  val loss {:.4f} accuracy {:.4f} (n {})  "
@@ -199,35 +189,17 @@ def train(options: argparse.Namespace, group: Group) -> None:
     test(options, group, model, data, val, loss.task_loss, precision, say)
 
 
-def seconds_left(began: float, done: int, remain: int) -> str:
-    """As long as the epochs so far took -> minutes:seconds"""
-    seconds = round((time.perf_counter() - began) / done * remain)
-    return f"{seconds // 60}:{seconds % 60:02d}"
-
-
-def printed(line: str) -> None:
-    """A line at once, above the bar of progress where there is one"""
-    tqdm.write(line)
-    sys.stdout.flush()
-
-
 def epochs(options, group, model, optimizer, batches, val, precision, found, settings, loss) -> Iterator[Epoch]:
     """The records of the epochs that remain; checkpoints within them on the way, and a bar with the time left"""
-    steps = options.epochs * len(batches)
-    done = 0 if found is None else found.epoch * len(batches) + found.progress["batch"]
-    silent = None if group.leads else True  # None: where nobody looks, in a file or a pipe, there is no bar
-    with tqdm(total=steps, initial=done, unit="step", disable=silent, smoothing=0.05, leave=False) as bar:
-        for record in fit(
-            model, Shards(batches, group), optimizer, epochs=options.epochs, val_loader=Shards(val, group),
-            schedule=schedule(options, len(batches)), precision=precision, resume=found,
-            micro_batch=options.micro_batch, task_loss=loss.task_loss, terms=loss.terms,
-        ):  # fmt: skip
-            if isinstance(record, Epoch):
-                yield record
-                continue
-            bar.update()
-            if options.checkpoint_every and record.step % options.checkpoint_every == 0:
-                save_checkpoint(options.out / "last.pt", model, optimizer, step=record, settings=settings)
+    records = fit(
+        model, Shards(batches, group), optimizer, epochs=options.epochs, val_loader=Shards(val, group),
+        schedule=schedule(options, len(batches)), precision=precision, resume=found, micro_batch=options.micro_batch,
+        task_loss=loss.task_loss, terms=loss.terms,
+    )  # fmt: skip
+    return followed(
+        records, found, epochs=options.epochs, batches=len(batches), leads=group.leads, every=options.checkpoint_every,
+        keep=lambda step: save_checkpoint(options.out / "last.pt", model, optimizer, step=step, settings=settings),
+    )  # fmt: skip
 
 
 def schedule(options: argparse.Namespace, batches: int) -> Callable[[int], float]:
@@ -267,7 +239,7 @@ def check(options: argparse.Namespace) -> int:
 def main(words: list[str] | None = None) -> int:
     """Run the script with these words, by default those of the command line; returns the exit code"""
     options = train_options.arguments(words, __doc__)
-    train_options.require_new_addresses()
+    require_new_addresses()
     train_options.require_out_apart(options)
     if options.check:
         return check(options)
@@ -287,11 +259,4 @@ def main(words: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except (ValueError, ArithmeticError, OSError, MemoryError) as error:
-        print(f"train.py: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("train.py: stopped; --resume goes on from RUN/last.pt, where there is one", file=sys.stderr)
-        sys.exit(130)
+    ended("train.py", main)

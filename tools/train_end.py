@@ -1,11 +1,7 @@
 """What tools/train.py keeps of its epochs, and does at their end: calibrate, and look at the test pictures, once."""
 
 import argparse
-import csv
-import io
-import os
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -18,6 +14,7 @@ from sftlib.model import Flipped, Model
 from sftlib.model.files import load_safely, save_atomically
 from sftlib.runtime import Group, Precision
 from sftlib.training import Parallel, Shards, predict
+from tools.run_loop import write
 
 COLUMNS = ("epoch", "train_loss", "train_accuracy", "train_n", "val_loss", "val_accuracy", "val_n")
 TEST_COLUMNS = ("epoch", "test_loss", "test_accuracy", "test_n")
@@ -34,16 +31,6 @@ def is_over(log: list[list], options: argparse.Namespace) -> bool:
         return len(log) >= options.epochs
     since = log[-1][0] - best(log, options.best_by)[0]
     return since >= options.patience or len(log) >= options.epochs
-
-
-def write(path: Path, rows: list[list], group: Group, columns: tuple[str, ...] = COLUMNS) -> None:
-    """The table as a whole, in place of the one before; worker 0 writes"""
-    text = io.StringIO(newline="")
-    csv.writer(text).writerows([columns, *rows])
-    if group.leads:
-        partial = path.with_name(f"{path.name}.partial")
-        partial.write_text(text.getvalue(), encoding="utf-8", newline="")
-        os.replace(partial, path)
 
 
 def outputs(model: Model, batches: Loader, group: Group, precision: Precision, *, flips: bool) -> tuple[Tensor, Tensor]:

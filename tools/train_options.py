@@ -1,13 +1,12 @@
 """The options of tools/train.py: how they are read, what of them a run keeps, and what of them cannot be."""
 
 import argparse
-import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 
-from sftlib.model.files import load_safely
 from sftlib.strategies import STRATEGIES
+from tools import run_options
+from tools.run_options import number
 
 RATES = ("rate_f", "rate_g")  # may be changed at --resume
 PATHS = ("pictures", "labels")  # the pictures and labels themselves are compared by the loader
@@ -20,30 +19,12 @@ BEST_BY = ("accuracy", "loss")
 EPOCHS, MOST_EPOCHS = 5, 50  # without and with --time-budget
 
 
-def number(kind: type, low: float, high: float = math.inf, *, above: bool = False) -> Callable[[str], float]:
-    """A reader of numbers of this kind from ``low`` (or above it) to ``high``"""
-
-    def read(word: str) -> float:
-        try:
-            value = kind(word)
-        except ValueError:
-            value = math.nan
-        if not (low <= value <= high and math.isfinite(value)) or (above and value == low):
-            what = "a whole number" if kind is int else "a finite number"
-            most = f" and at most {high:g}" if math.isfinite(high) else ""
-            least = f"{'above' if above else 'of at least'} {low}"
-            raise argparse.ArgumentTypeError(f"got {word}; expected {what} {least}{most}")
-        return value
-
-    return read
-
-
 def arguments(words: list[str] | None, description: str) -> argparse.Namespace:
     """The command line's words -> options; at --resume those that are left out are the run's"""
     parser = _parser(description)
     options = parser.parse_args(words)
     if options.resume and (options.out / "last.pt").exists():
-        parser.set_defaults(**options_of_run(options.out / "last.pt"))
+        parser.set_defaults(**run_options.options_of_run(options.out / "last.pt", KEPT))
         options = parser.parse_args(words)
     if options.class_weights and options.class_sampling:
         parser.error("got --class-weights and --class-sampling; expected one: both would count rare classes twice")
@@ -104,28 +85,9 @@ def kept(options: argparse.Namespace) -> dict:
     return values | {name: values[name] and str(values[name]) for name in PATHS}
 
 
-def options_of_run(path: Path) -> dict:
-    """The options that the run at ``path`` was started with"""
-    state = load_safely(path)
-    try:
-        return {name: state["settings"]["options"][name] for name in KEPT}
-    except (KeyError, TypeError):
-        raise ValueError(
-            f"{path} was not written by this script, or by another version of it; expected the last.pt of a run of it"
-        ) from None
-
-
 def require_same_run(path: Path, saved: dict, here: dict) -> None:
     """ValueError, naming the first difference, unless the run at ``path`` can go on with these settings"""
-    free = (*PATHS, *RATES)
-    pairs = {f"--{n.replace('_', '-')}": (v, here["options"][n]) for n, v in saved["options"].items() if n not in free}
-    pairs |= {name: (saved[name], here[name]) for name in ("classes", "preprocess")}
-    for name, (there, now) in pairs.items():
-        if there != now:
-            raise ValueError(
-                f"got {name} {now}, and {path} is of a run with {there}; expected the same: leave the option out, or "
-                "start another run with another --out. Only --rate-f and --rate-g can change on the way"
-            )
+    run_options.require_same_run(path, saved, here, free=PATHS, changing=RATES, also=("classes", "preprocess"))
 
 
 def require_out_apart(options: argparse.Namespace) -> None:
@@ -133,14 +95,4 @@ def require_out_apart(options: argparse.Namespace) -> None:
     if options.pictures and options.out.resolve().is_relative_to(options.pictures.resolve()):
         raise ValueError(
             f"got --out {options.out} within {options.pictures}; expected a folder outside of the pictures"
-        )
-
-
-def require_new_addresses() -> None:
-    """ValueError where torchrun would start workers again with the addresses of dead ones: they may wait for ever"""
-    variable = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
-    if int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", 0)) > 0 and os.environ.get(variable) != "1":
-        raise ValueError(
-            f"got --max-restarts; expected the environment variable {variable}=1 with it, set for torchrun on every "
-            "machine: without it new workers may look for the dead ones and wait for ever"
         )
