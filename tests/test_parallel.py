@@ -323,6 +323,18 @@ def test_the_script_gives_one_process_and_two_workers_the_same_log(pictures, of_
     assert_same_state(*states, rtol=1e-3, atol=1e-5)
 
 
+def test_weighted_stopped_early_and_calibrated_one_process_and_two_workers_agree(pictures, tmp_path):
+    more = ("--class-weights", "--label-smoothing", "0.1", "--best-by", "loss", "--patience", "1", "--temperature")
+    process = torchrun(ROOT / "tools" / "train.py", pictures, "--out", tmp_path / "two", *WORDS, *more)
+    assert process.returncode == 0, said(process)
+    script().main([str(pictures), "--out", str(tmp_path / "one"), *WORDS, *more])
+    two, one = (torch.load(tmp_path / name / "best.pt", weights_only=True) for name in ("two", "one"))
+    assert two["settings"]["temperature"] == pytest.approx(one["settings"]["temperature"], rel=1e-3)
+    assert_same_state(two["model"], one["model"], rtol=1e-3, atol=1e-5)
+    for mine, its in zip(logged(tmp_path / "two"), logged(tmp_path / "one"), strict=True):
+        assert mine == pytest.approx(its, rel=1e-4)
+
+
 def test_a_worker_killed_within_an_epoch_and_started_again_leaves_the_same_to_the_bit(pictures, of_two, tmp_path):
     words = [pictures, "--out", tmp_path, *WORDS, "--checkpoint-every", 1, "--resume"]
     own_port = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
