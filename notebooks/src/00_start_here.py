@@ -416,8 +416,8 @@ check("00.accuracy", accuracy)
 # - One step is *f ← f − α ∂L/∂f, g ← g − α ∂L/∂g*, and each of the two may have its own α.
 # - Compare with the trivial baseline first. Look at validation while you train, at test once.
 # - A learning rate too large destroys a network in a few steps; a good loop says so.
-# - Limits of what you saw: one data set, one network, one seed, 334 test pictures, and rates that were not tuned. A
-#   difference of two points between two such runs means nothing.
+# - Limits of what you saw: one data set, one network, one seed, 334 test pictures (with cells of the modules
+#   trained on), and rates that were not tuned. A difference of two points between two such runs means nothing.
 #
 # **References.** Deitsch et al. 2019, *Automatic classification of defective photovoltaic module cells in
 # electroluminescence images*, Solar Energy 185, arXiv 1807.02894. Iandola et al. 2016, *SqueezeNet*, arXiv 1602.07360.

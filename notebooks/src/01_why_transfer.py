@@ -297,9 +297,9 @@ assert lost < losses["pretrained f, middle", "pretrained f, whole"].interval.mea
 
 # %% [markdown]
 # **Read.** The 64 corner pixels alone are right nearly always: *pixels* needed nothing else. Without the corners they
-# lose, and in the middle of the cell more; the pretrained *f* loses nothing that we can see. As good on whole pictures,
-# for two reasons: pixels read the outline, *f* reads the grain. Had *f* lost as much as the pixels, it would have read
-# the corners too.
+# lose, and in the middle of the cell more; the pretrained *f* loses nothing that we can see. As good on whole
+# pictures, for two reasons: pixels read the outline, *f* something in the middle: the grain, as we believe. Had *f*
+# lost as much as the pixels, it would have read the corners too.
 #
 # ## The label-budget curve
 #
@@ -653,7 +653,8 @@ check("01.labels_needed", labels_needed)
 # - Balanced accuracy shows what accuracy hides when classes are unequal.
 #
 # **Limits**: one small network at 96 pixels, one data set, five seeds, 334 test pictures that all seeds share, *z* a
-# plain average, one recipe for training with few labels.
+# plain average, one recipe for training with few labels. Cells of one solar module, all of one type, lie in all three
+# parts: some of what looks like reading the type may be knowing the module.
 #
 # **References.** Pan & Yang 2010, *A survey on transfer learning* (inductive and other transfer), IEEE TKDE 22. Geirhos
 # et al. 2020, *Shortcut learning in deep neural networks*, arXiv 2004.07780. Kornblith et al. 2019, arXiv 1805.08974
