@@ -21,7 +21,7 @@ from sftlib.model import LinearHead, Model, eval_mode
 from sftlib.runtime import FLOAT32, check_precision, device_of, keep_freed_memory
 
 CONSTANT = 1e-6  # a feature that varies by less than this share of its size is rounding noise
-DEAD = 1e-12  # or by less than this share of what the others do: a weight for it could not be trained in float32
+DEAD = 1e-7  # or by less than float32 rounds off what the others do: its weight, in millions, breaks once f moves
 MOST_ENTRIES = 2**31  # of the matrix rows × classes: 16 GiB
 BIAS_L2 = 1e-6  # keeps the bias of a class without examples finite; too small to be seen in any other
 

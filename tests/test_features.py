@@ -213,6 +213,15 @@ def test_constant_feature_gets_no_weight(constant):
     torch.testing.assert_close(head(z), without(z[:, [0, 1, 3, 4, 5, 6]]), rtol=1e-3, atol=1e-3)
 
 
+def test_feature_below_what_float32_rounds_off_the_others_gets_no_weight():
+    z, y = labelled(97, 7, 3)
+    for share, used in ((1e-5, True), (1e-8, False), (1e-31, False)):  # MiniLM has two of 1e-31 and one of 1e-8
+        small = z.clone()
+        small[:, 2] *= share
+        head = linear_probe(small, y)
+        assert (head.weight[:, 2] != 0).all() == used and (head.weight[:, [0, 1, 3, 4, 5, 6]] != 0).all()
+
+
 def test_class_without_examples_gets_a_finite_and_tiny_probability():
     z, y = labelled(97, 7, 3)
     head = linear_probe(z, y, num_classes=5)

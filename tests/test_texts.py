@@ -236,6 +236,63 @@ def test_neutral_texts_move_no_other_to_another_split():
         assert set(labels) - set(part.names) == {n for n, y in labels.items() if y == 1}
 
 
+def by_the_subject_alone(splits):
+    """Share of the test texts whose feeling is the one that most training texts with their first matching word have"""
+    words = {"Coachella": "coachella", "Deflategate": "deflat", "Claritin": "claritin", "Apple": "aapl", "cars": "car"}
+
+    def key(text):
+        return next((k for k, w in words.items() if w in text.lower()), "none")
+
+    votes = {}
+    for text, label in zip(splits.train.texts, splits.train.labels.tolist(), strict=True):
+        votes.setdefault(key(text), []).append(label)
+    says = {k: sum(v) / len(v) > 0.5 for k, v in votes.items()}
+    pairs = zip(splits.test.texts, splits.test.labels.tolist(), strict=True)
+    return sum(says.get(key(text), 0) == label for text, label in pairs) / len(splits.test)
+
+
+def test_the_subject_alone_tells_the_feeling_unless_the_texts_are_balanced():
+    assert by_the_subject_alone(sentiment.load()) > 0.68
+    assert by_the_subject_alone(sentiment.load(balanced=True)) < 0.56
+
+
+def test_balanced_texts_are_some_of_the_same_parts_as_many_of_each_feeling_for_each_subject():
+    some, everything = (sentiment.load(seed=3, balanced=b) for b in (True, False))
+    for name in ("train", "val", "test"):
+        part, wide = getattr(some, name), getattr(everything, name)
+        assert [n for n in wide.names if n in set(part.names)] == list(part.names)
+        counts = {}
+        for text, label in zip(part.texts, part.labels.tolist(), strict=True):
+            counts.setdefault(sentiment.subject(text), [0, 0])[label] += 1
+        assert set(counts) == set(sentiment.SUBJECTS) and all(a == b > 0 for a, b in counts.values())
+        kept = {
+            s: 2
+            * min(
+                sum(sentiment.subject(t) == s and y == k for t, y in zip(wide.texts, wide.labels.tolist(), strict=True))
+                for k in (0, 1)
+            )
+            for s in counts
+        }
+        assert {s: sum(c) for s, c in counts.items()} == kept  # no more is left out than must be
+    left = sum(len(getattr(everything, n)) - len(getattr(some, n)) for n in ("train", "val", "test"))
+    assert some.notes[:-1] == everything.notes and some.notes[-1].startswith(f"{left:,} more left out")
+    again = sentiment.load(seed=3, balanced=True)
+    assert again.test.names == some.test.names
+    with pytest.raises(ValueError, match="neutral=True and balanced=True"):
+        sentiment.load(neutral=True, balanced=True)
+
+
+def test_a_subject_is_told_by_its_words_whatever_their_case():
+    known = {
+        "#COACHELLA2015!": "Coachella",
+        "Tom Brady": "Deflategate",
+        "a driver less world": "cars",
+        "$AAPL": "Apple",
+    }
+    assert {text: sentiment.subject(text) for text in known} == known
+    assert sentiment.subject("It was great.") == "other"
+
+
 @pytest.mark.parametrize("load", [news.load, sentiment.load])
 def test_two_shares_are_refused(load):
     with pytest.raises(ValueError, match="three shares"):
