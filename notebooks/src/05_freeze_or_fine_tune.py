@@ -330,7 +330,8 @@ for lr in (1e-5, 3e-4, 3e-3, 3e-2):
 
 share = data["validation"].labels.double().mean()
 constant = torch.special.entr(torch.stack([share, 1 - share])).sum()  # in nats
-assert min(on_val, key=on_val.get) in (3e-4, 3e-3) and on_val[3e-2] > 0.9 * constant
+assert min(on_val[3e-4], on_val[3e-3]) < on_val[1e-5] - 0.02
+assert on_val[3e-2] > 0.9 * constant
 
 # %% tags=["varies"]
 fig, ax = plt.subplots(figsize=(8, 3.4))
@@ -356,10 +357,11 @@ plt.show()
 # | full | *f* and *g* | 0.0003 |
 # | from scratch, the control | the same, from random numbers | 0.0003 |
 #
-# The rest as above. Each rate (the probe's ω, of four) was chosen by cross-entropy on the 180 validation cells, with a
-# seed that is not used again: two rates a decade, up or down from a first guess until both neighbours are worse. These
-# 180 labels count as labels too. No poly cell takes part in a choice. Then five seeds: which 400 of 495 cells are
-# labelled, *g*'s first numbers, the order. (`tools/experiments/run.py regimes`, in bfloat16.)
+# SqueezeNet 1.1, 400 mono cells, six epochs of Adam in batches of 16, no augmentation. Each rate (the probe's ω, of
+# four) was chosen by cross-entropy on the 180 validation cells, with a seed that is not used again: two rates a decade,
+# up or down from a first guess until both neighbours are worse. These 180 labels count as labels too. No poly cell
+# takes part in a choice. Then five seeds: which 400 of 495 cells are labelled, *g*'s first numbers, the order.
+# (`tools/experiments/run.py regimes`, in bfloat16.)
 #
 # **Balanced accuracy** is the mean of two shares: of the functional cells found, and of the defective ones. Who always
 # says one word has 50 %.
@@ -410,7 +412,8 @@ for regime, (model, stage) in {"probe": (probe, None), "above stage2": above}.it
 # On mono a few cells differ from the table, on poly it may be many: a first sign of how little holds those answers.
 #
 # **Predict.** (1) On new mono cells, full minus probe is (a) ten points or more, (b) a few points, (c) nothing that we
-# can see. (2) The one of the four that is best on validation is, on poly, (a) the best, (b) in between, (c) the worst.
+# can see. (2) The one of the four with the best validation accuracy is, on poly, (a) the best, (b) in between, (c) the
+# worst.
 
 # %%
 print("mean of 5 seeds", *[f"{m:>15}" for m in MEASURES])
@@ -491,6 +494,7 @@ training.fit(model, batches_of(few, None), optimizer, epochs=1)
 # %%
 DEPTHS = {"nothing": "full"} | {s: f"above {s}" for s in STAGES[:4]}
 DEPTHS["all of f"] = "head only"
+RATES = {row["regime"]: row["lr"] for row in table}
 
 
 def update(settings):
@@ -498,7 +502,7 @@ def update(settings):
     k, regime = list(DEPTHS).index(settings["depth"]), DEPTHS[settings["depth"]]
     if not settings["live"]:
         return k, None
-    stage, lr = (None, *STAGES[:4], "pool")[k], column(regime, "lr")[SEED]
+    stage, lr = (None, *STAGES[:4], "pool")[k], float(RATES[regime])
     batches = shuffled(data["train"], stage)
     part, _ = tuned(new_model(*STAGES[k:]), batches, lr, stage=stage, epochs=2)
     counts = [judge(part, batches_of(data[kind], stage)) for kind in (LEARNED, SHIFTED)]
@@ -682,8 +686,8 @@ check("05.geometric_groups", discriminative_groups)
 # %% [markdown]
 # ### ★★ Exercise 4: the other way round
 #
-# Set `LEARNED, SHIFTED = "poly", "mono"` and run the cells down to the live row again (the table stays that of models
-# learned from mono). **Predict** first: does what is tuned on poly call good mono cells defective?
+# Set `LEARNED, SHIFTED = "poly", "mono"` and run the cells from there to the live row again (what it says of the table
+# stays that of models learned from mono). **Predict** first: does what is tuned on poly call good mono cells defective?
 
 # %% [markdown] tags=["solution"]
 # **Exercise 4.** All of *f* above stage2 learns from 400 cells of one kind, and is judged on both.
