@@ -90,7 +90,7 @@ def both_losses(A, B, x=x, mu=mu):
 # $$\frac{\partial}{\partial l_k}\log\sum_j e^{l_j} = \frac{e^{l_k}}{\sum_j e^{l_j}} = p_k$$
 #
 # and that of $-l_y$ is −1 for *k* = *y* and 0 elsewhere. With $Y_{ik}$ = 1 where *k* is row *i*'s class, the mean over
-# N rows gives the *error* **E**:
+# N rows gives the *error* **E**, what was said minus what is right:
 #
 # $$E_{ik} = \frac{\partial L_g}{\partial l_{ik}} = \frac{p_{ik} - Y_{ik}}{N}$$
 #
@@ -311,7 +311,7 @@ for alpha in (0.02, 0.18, 0.198, 0.202, 0.21):
 # with the pooling, *g* a new linear layer. The pictures are drawn at random.
 #
 # The largest curvature is found by multiplying a vector by the matrix of second derivatives again and again (*power
-# iteration*).
+# iteration*): its part along the steepest direction grows fastest.
 
 # %%
 cells = solar_cells.load(size=SIDE, seed=SEED)
@@ -398,11 +398,12 @@ plt.show()
 
 # %% [markdown]
 # **Read.** (b). Up to the limit the loss falls at every step, and the more α, the lower it ends. Above the limit it
-# first *climbs*, as the bowl says. Then, as no bowl can, it comes down again, lower than from below the limit. The
-# printed curvature says why: the network was thrown to a place so much flatter that this α is allowed there (the
-# *catapult*: Lewkowycz et al. 2020). Only somewhere above twenty times the limit nothing is left: *not a number*, or a
-# dead network that says the same of every picture. So the limit says when a step is too long *here*; and "here" moves.
-# (At another place, see *Going deeper*, there may be no way back.)
+# first *climbs*, as the bowl says. Then, as no bowl can, it comes down again, for up to some five times the limit
+# lower than from below it. The printed curvature says why: the network was thrown to a flatter place, and ends near
+# the curvature 2/α that its α allows: that of the start, divided by the share (the *catapult*: Lewkowycz et al.
+# 2020). Only somewhere above twenty times the limit nothing is left: *not a number*, or a dead network that says the
+# same of every picture. So the limit says when a step is too long *here*; and "here" moves. (At another place, see
+# *Going deeper*, there may be no way back.)
 #
 
 # %% [markdown]
@@ -492,7 +493,7 @@ weight -= 0.1 * weight.grad
 #
 # The bowl, with **momentum** β: a velocity *v* ← β *v* + ∇L, and the step is −α *v*. α is given as a share of the limit
 # $2/\kappa_{\max}$. With β = 0, raise α until the walk diverges: is it at 1? Then β = 0.5: the limit moves to
-# $1 + \beta = 1.5$. Points outside the frame are counted in the title.
+# $1 + \beta = 1.5$. Points outside the frame are counted in the title. (The still picture: β = 0, share 0.99.)
 
 # %%
 starts = {"both": (-4, 1), "on the wall": (0, 4), "along the valley": (-4, 0)}
