@@ -2,21 +2,20 @@
 
 import json
 
+import numpy as np
 import pytest
-from tables import assert_counts, experiment_fixtures
+from tables import assert_counts, assert_whole, experiment_fixtures
 
+from sftlib.results import numbers
 from tools.experiments import run as experiments
 
 module, table = experiment_fixtures("language_model", scope="module")
 rates_module, rates = experiment_fixtures("language_model_rates", scope="module")
 
 
-def test_every_row_is_of_a_setting_and_there_once(module, table):
-    wanted = {experiments.key(setting, seed) for setting, seed in experiments.jobs(module)}
-    there = [tuple(row[column] for column in ("seed", *module.settings()[0])) for row in table]
-    assert len(set(there)) == len(there) and set(there) <= wanted
-    ways = {row["method"] for row in table if row["task"] == "topic"}
-    assert ways >= {row["method"] for row in module.settings()} - {"top 6, constant rate"}
+def test_the_table_holds_each_setting_and_seed_once_and_was_made_by_one_state_of_the_code(module, table):
+    assert_whole(module, table)
+    assert len({row["code"] for row in table}) == 1
 
 
 def test_scores_are_counts_of_the_test_rows(module, table):
@@ -61,6 +60,22 @@ def test_all_layers_learn_more_topics_than_the_upper_ones_and_a_trained_prompt_c
     assert all(len(values) == 3 for values in exact.values())
     assert min(exact["full"] + exact["LoRA"]) > max(exact["top 6"]) and min(exact["top 6"]) > max(exact["top 2"])
     assert max(exact["top 6, prompt too"]) < min(exact["top 6"])
+
+
+def test_with_more_passes_the_loss_on_new_rows_rises_at_last_and_the_score_hardly_falls(module, table):
+    rows = [row for row in table if "constant" in row["method"]]
+    found = {name: numbers(rows, name, "passes", "seed") for name in ("exact", "loss", "train_loss", "nats")}
+    for seed in map(str, module.SEEDS):
+        four, eight = ({name: found[name][passes, seed] for name in found} for passes in ("4", "8"))
+        assert eight["loss"] > four["loss"] and eight["train_loss"] < 0.5 * four["train_loss"]
+        assert eight["exact"] > four["exact"] - 0.1 and min(four["nats"], eight["nats"]) > 7
+
+
+def test_no_way_writes_the_fixed_form_in_most_answers(table):
+    rows = [row for row in table if row["task"] == "JSON"]
+    form = {way: [float(r["form"]) for r in rows if r["method"] == way] for way in ("untouched", "few-shot", "top 6")}
+    assert max(form["untouched"]) == 0 and max(form["few-shot"] + form["top 6"]) < 0.6
+    assert np.ptp(form["few-shot"]) > 0.2 > 0.1 > np.ptp(form["top 6"])
 
 
 def test_the_best_rate_of_each_way_has_a_worse_one_on_either_side(rates_module, rates):
