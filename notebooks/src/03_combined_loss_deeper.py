@@ -186,6 +186,7 @@ def tightness(u):
 
 
 LATER = 500
+FAMILY["+ center"] = added(losses.CenterLoss(3, 2), 0.5)  # its centers start anew
 later = {name: on_circle(loss, steps=LATER) for name, loss in FAMILY.items()}
 print(f"{'cosine to the own class after':<32}{STEPS:>5} steps {LATER:>5} steps")
 tight = {
@@ -438,8 +439,9 @@ check("03.normface_bound", lowest_loss)
 # %% [markdown]
 # ### ★ Exercise 2: supervised contrastive, by loops
 #
-# Complete `contrastive` from the formula below the table: for each picture i (the *anchor*), S(i) are the others of its
-# class, a runs over all others. Normalise z first; average over the anchors that have someone in S(i). Loops are fine.
+# Complete `contrastive` from the formula below the table: for each picture i (the *anchor*), $S_i$ are the others of
+# its class, a runs over all others. Normalise z first; average over the anchors that have someone in $S_i$. Loops are
+# fine.
 #
 # <details><summary>Hint 1</summary>
 #
