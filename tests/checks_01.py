@@ -117,6 +117,7 @@ WRONG = {
         (_linear, "logarithmic axis"),
         (_by_interp, "target 0.6"),
         (_measured_only, "between the measured points"),
+        (lambda n, s, t: 10 ** np.interp(t, s, np.log10(n)) if t <= max(s) else np.inf, "never dips"),
         (lambda labels, scores, target: math.log10(_walk(labels, scores, target)), "logarithm of the answer"),
         (lambda labels, scores, target: min(1000.0, _walk(labels, scores, target)), "never reached"),
     ],
