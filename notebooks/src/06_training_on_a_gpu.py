@@ -2,9 +2,8 @@
 # # 06 Training on a GPU: what does a step wait for, and what survives a crash?
 #
 # The loop of notebook 00 is right. Is it also fast? What happens when memory runs out, or the power goes? Here you
-# take one step apart, steer a run from a panel, run it out of memory, and kill it. All of it runs on a CPU, small;
-# on a GPU the same cells show that machine's numbers. What is said of GPUs here is a rule, not a result: none was at
-# hand.
+# take one step apart, steer a run from a panel, run it out of memory, and kill it. All of it runs on a CPU, small.
+# What is said of GPUs here is a rule, not a result: none was at hand.
 #
 # Afterwards you can
 #
@@ -37,7 +36,7 @@ plotting.use_style()
 # %% [markdown]
 # ## The idea
 #
-# *f*, *g* and the gradient are those of notebook 04. The question is what it takes to compute them often.
+# *f*, *g* and the gradient are those of notebook 04. What does it take to compute them often?
 
 # %%
 fig, ax = plt.subplots(figsize=(9, 3.4))
@@ -64,7 +63,7 @@ assert torch.ones(2, 3, device=where).sum().item() == 6  # and it does
 # %% [markdown]
 # ## Look at the data
 #
-# The solar cells of notebook 00 once more: is a cell defective? What matters today is how many bytes a picture has.
+# The solar cells of notebook 00: is a cell defective? What matters today is how many bytes a picture has.
 
 # %%
 cells = solar_cells.load(size=SIDE, seed=SEED)
@@ -83,9 +82,9 @@ for name, count in of_one.items():
 assert of_one["float32"] == 4 * of_one["uint8"]
 
 # %% [markdown]
-# So pictures wait as `uint8` and become `float32` batch by batch, where the network is. Whoever keeps a data set as
-# floats needs four times the memory and sends four times the bytes. A data set of a few gigabytes fits into a GPU's
-# memory as `uint8`; then the loader reads, augments and preprocesses there, and nothing is sent at all.
+# So pictures wait as `uint8` and become `float32` batch by batch. Whoever keeps a data set as floats needs four times
+# the memory and sends four times the bytes. A few gigabytes of `uint8` fit into a GPU's memory; then the loader reads,
+# augments and preprocesses there, and nothing is sent at all.
 
 
 # %%
@@ -173,11 +172,11 @@ plt.show()
 assert min(spent.values()) >= 0
 
 # %% [markdown]
-# **Read.** On a CPU: (c) and (d), and sending is nothing, for the batch is there already. One expects twice as much for
-# (d) as for (c): backward there are two products for each one of forward, the gradient by the input and the one by the
-# weights.
+# **Read.** On a CPU: (c) and (d), and sending is nothing, for the batch is there already. By products alone (d) would
+# take twice as long as (c): the gradient by the input and the one by the weights. If your bars say otherwise, forward
+# does something besides products (in *Going deeper* a profile names it).
 # The faster the device, the shorter the last three bars, while the first stay: from some speed on (a) or (b) is the
-# answer, and only remedies for *those* help. That is why one measures first.
+# answer, and only remedies for *those* help. So measure first.
 #
 # ## By hand 2: two clocks
 #
@@ -224,12 +223,12 @@ axes[1].set_xlabel("milliseconds; the numbers count the steps")
 plt.show()
 
 # %% [markdown]
-# The same work, and a third less time: without reading, the host prepares step 3 while the device computes step 2.
-# What can be gained is the *smaller* of *h* and *d*, a step. This is why `fit` keeps losses as tensors, why a `Step`
-# reads its `.loss` only when you ask, and why the panel asks a few times a second and not at every step.
+# The same work, and a third less time: without reading, the host prepares step 2 while the device computes step 1.
+# What can be gained is the *smaller* of *h* and *d*, a step. So `fit` keeps losses as tensors, a `Step` reads its
+# `.loss` only when you ask, and the panel asks a few times a second.
 #
-# **Predict** for *your* machine: how much faster is a loop that never reads the loss? (a) Twice. (b) 5 to 50 %.
-# (c) Not at all.
+# **Predict** for *your* machine: how much faster is a loop that never reads the loss? (a) Twice. (b) 20 to 50 %.
+# (c) By no more than the clock's noise.
 
 
 # %% tags=["varies"]
@@ -248,13 +247,13 @@ for read, s in took.items():
 assert took[False] < 3 * took[True] and (where.type != "cpu" or took[True] < 9)
 
 # %% [markdown]
-# **Read.** On a CPU (c): host and device are the same processor, `.item()` has nothing to wait for, and what you see
-# is noise. Elsewhere it depends on *h* against *d*: nothing is gained beyond the smaller of the two.
+# **Read.** On a CPU (c): host and device are the same processor, and `.item()` has nothing to wait for. Each loop was
+# timed once; a few per cent are noise. Elsewhere the smaller of *h* and *d* is the limit.
 #
 # ## The same from `sftlib`
 #
-# First the plain loop that everybody writes; then `fit`, on the same batches. If `fit` is to be trusted with the
-# tricks below, it must compute the same update to begin with.
+# First the plain loop; then `fit`, on the same batches. If `fit` is to be trusted with the tricks below, it must
+# compute the same update to begin with.
 
 
 # %%
@@ -295,9 +294,8 @@ assert same
 # ## Under a panel
 #
 # `fit` yields records, `LiveRun` draws them. **Pause** lets the step finish and waits, **Stop** ends the run. The
-# slider multiplies every learning rate from the next step on, by way of a `Controls` that
-# `fit` looks at before each step. A ring (in the still picture a star) marks the best validation so far, a dotted line
-# a change of yours.
+# slider multiplies every learning rate, by way of a `Controls` that `fit` looks at before each step. A ring (in the
+# still picture a star) marks the best validation so far, a dotted line your change.
 #
 # Since *Run All* has no hand to move the slider, a few lines stand in for it: in the middle of the run they multiply
 # the rate by `JOLT`, for two steps. The control is the same run without a jolt. **Predict**: the loss of the jolted
@@ -357,9 +355,9 @@ assert worst > before
 
 # %% [markdown]
 # **Read.** (b), or (c) for who drives faster still. The jump comes one step late: the loss of a step is that *before*
-# its update. Then compare the last two lines: *f* carried what a million photographs had taught it, and two steps that
-# long can spoil much of that, while the loss comes back and looks healthy. One seed proves no size. Had the curve gone
-# on as before, the slider would not have reached the optimizer; `history["lr"]` says for every step what it really was.
+# its update. Then compare the last two lines: two steps that long can spoil much of what a million photographs had
+# taught *f*, while the loss comes back and looks healthy. One seed proves neither size nor cause. Had the curve gone on
+# as before, the slider would not have reached the optimizer; `history["lr"]` has the rate of every step.
 #
 # ## By hand 3: a batch in parts
 #
@@ -539,11 +537,10 @@ print("model only, the same:", torch.equal(model_only, never_stopped))
 assert resumed and not torch.equal(model_only, never_stopped)
 
 # %% [markdown]
-# **Read.** Nothing can be left out. Without the velocities and the place in the epoch the run goes on, its loss looks
-# healthy, and it ends somewhere else: every comparison of two runs is then off by what the crash did. Bit for bit
-# holds on a CPU, on the same machine, with the same versions and number of threads; the file knows them, and
-# `load_checkpoint` refuses others unless told `exact=False`. GPUs may add numbers in another order each time, so there
-# the run goes on, but not to the bit.
+# **Read.** Of what a run uses, nothing (this one has no BatchNorm). With the model alone it goes on without complaint
+# and ends somewhere else: comparisons of two runs are then off by what the crash did. Bit for bit holds on a CPU, on
+# the same machine, with the same versions and number of threads; the file knows them, and `load_checkpoint` refuses
+# others unless told `exact=False`. GPUs may add in another order each time: there the run goes on, not to the bit.
 #
 # ## Where it breaks
 #
@@ -581,18 +578,17 @@ playground
 #
 # <details><summary>Hint 1</summary>
 #
-# `x.split(size)` gives the parts; `backward` adds to `.grad` by itself.
+# `x.split(size)` gives the parts; `backward` adds to `.grad`.
 #
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# `F.cross_entropy` is the mean over the part. What must it be multiplied by so that the parts add up to the mean over
-# all?
+# `F.cross_entropy` is the mean over the part. Which weights turn these into the mean over all?
 #
 # </details>
 # <details><summary>Hint 3</summary>
 #
-# The weight is `len(y_part) / len(y)`, and not one over the number of parts. Clear the gradients once, at the start.
+# The weight is `len(y_part) / len(y)`. Clear the gradients once, at the start.
 #
 # </details>
 
@@ -632,17 +628,17 @@ check("06.accumulate", accumulate)
 #
 # <details><summary>Hint 1</summary>
 #
-# Python must wait where it needs a *value*: to decide, to print, to know a size.
+# Python waits where it needs a *value*: to decide, print, know a size.
 #
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# Adding two tensors on the device, or putting a tensor into a list, needs no value.
+# Adding tensors on the device, or listing them, needs no value.
 #
 # </details>
 # <details><summary>Hint 3</summary>
 #
-# How many rows does a tensor have that was picked by a mask? Somebody must count before memory can be reserved.
+# How many rows does a mask pick? Somebody must count before memory is reserved.
 #
 # </details>
 
@@ -669,9 +665,8 @@ check("06.waits", waits)
 #
 # ### ★★★ Exercise 5: a faster loop than ours
 #
-# Take the profile of *your* machine and name the largest thing that is not the work itself. Remove it, show with
-# paired runs in turns (`benchmarks/` has examples) that it is gone and that the parameters are still the same. Send
-# it to us.
+# Take the profile of *your* machine and name the largest thing that is not the work itself. Remove it, and show with
+# paired runs in turns (`benchmarks/` has examples) that it is gone and the parameters are the same.
 
 # %% [markdown] tags=["solution"]
 # **Exercise 3.** With h = 9 and d = 6: reading every step 8 · 15 = 120 ms, reading at the end 8 · 9 + 6 = 78 ms, and
@@ -689,13 +684,11 @@ check("06.waits", waits)
 #
 # - Measure before you mend: what can be gained by overlapping is the smaller of *h* and *d*, and nothing on a CPU.
 # - Reading a tensor waits. Keep losses as tensors, read them a few times a second.
-# - Memory is mostly activations: they grow with the batch. Parts of a batch, weighted by *n/N*, give the same update,
-#   one after the other (micro-batches) or side by side (workers).
+# - Activations grow with the batch. Its parts, weighted by *n/N*, give the same update.
 # - A run that can be resumed holds *everything* the next step depends on, is written whole or not at all, and is
 #   checked bit for bit.
 # - **Limits**: times are of one machine and one run; on a laptop they say little about a GPU. The equalities hold for
 #   losses that are means over pictures, without dropout, and with BatchNorm that does not look at the batch.
 #
-# **References.** Iandola et al. 2016, arXiv 1602.07360 (SqueezeNet). Li et al. 2020, arXiv 2006.15704 (PyTorch
-# Distributed). Micikevicius et al. 2018, arXiv 1710.03740 (mixed precision). Goyal et al. 2017, arXiv 1706.02677 (large
-# batches on many workers). Deitsch et al. 2019, arXiv 1807.02894 (solar cells). Next: **07 Which pretrained model?**
+# **References.** Iandola et al. 2016, arXiv 1602.07360 (SqueezeNet). Deitsch et al. 2019, arXiv 1807.02894 (solar
+# cells). Next: **07 Which pretrained model?**

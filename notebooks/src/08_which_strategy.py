@@ -7,9 +7,8 @@
 # - the last stage of *f* too: two seconds;
 # - that, and one more term in the loss that holds *f* back: two to four seconds.
 #
-# Which do you take? Write it down. This notebook looks the answer up in 270 stored runs, and then asks how far the
-# answer is to be trusted: how many labels, which task, which runs broke, and whether the choice was made on pictures
-# that were still to be judged.
+# Which do you take? Write it down. This notebook looks the answer up in 270 stored runs, and then asks how far it is
+# to be trusted: how many labels, which task, which runs broke, and on which pictures was the choice made?
 #
 # Afterwards you can
 #
@@ -128,12 +127,11 @@ for k, name in enumerate(cells.classes):
 # | BSS | full, smallest singular value of a batch's features shrunk | 3 rates × 2 |
 # | Co-Tuning | full, with the term above | 3 rates × 2 |
 #
-# (L2-SP and BSS are derived in *Going deeper*.) *f* below stage4 stays as it came; its maps are computed once. The
-# settings were chosen for each task and number of labels by accuracy on the validation pictures (222 cells, 240
-# details), in one tuning run (two with 20 labels). So the three regularised strategies had twice as many tries as full,
-# and the labels of validation pictures count as labels too. Most of the rates so chosen lie at an edge of their three.
-# Then five seeds: which pictures are labelled, the start of *g*, the order of batches. The test pictures were looked at
-# once a row.
+# (L2-SP, BSS: *Going deeper*.) *f* below stage4 stays as it came; its maps are computed once. The settings were chosen
+# for each task and number of labels by accuracy on the validation pictures (222 cells, 240 details), in one tuning run
+# (two with 20 labels). So the three regularised strategies had twice as many tries as full, and validation labels count
+# too. Two thirds of the rates so chosen lie at an edge of their three, as a lot would put them. Then five seeds: which
+# pictures are labelled, the start of *g*, the order of batches. The test pictures were looked at once a row.
 #
 # First seed 0, live: the probe and Co-Tuning.
 
@@ -272,7 +270,7 @@ assert len(visible) < 9 and all(c.interval.mean > 0 for c in visible)
 #
 # **Read.** (b): Co-Tuning, by three points, the strongest result of the grid. Elsewhere on the cells, nothing that we
 # can see: neither from training more of *f* nor from any term. With 20 labels, where the penalties are meant to help,
-# most intervals are wide, up to ± 28 points on the defects: they exclude neither gains nor losses of several points.
+# most intervals are wide, up to ± 26 points on the defects: they exclude neither gains nor losses of several points.
 #
 # ### Two controls
 #
@@ -290,8 +288,8 @@ assert not on_val.visible and compared("test", "cell defect", 500)["Co-Tuning"].
 
 # %% [markdown]
 # It does not: on the validation pictures the mean difference is 0, with an interval so wide that it holds three points
-# too. So the gain stands *for these test pictures*, is not confirmed by others, and is of the size that a draw of
-# pictures gives or takes. An interval speaks only of what was drawn anew.
+# too. So the gain stands *for these test pictures*, unconfirmed by others, and is of the size that a draw of pictures
+# gives or takes.
 #
 # **Seen pixels.** The other two ▲ stand at photo details with 100 labels. Its train, validation and test squares are
 # all cut from the same eight rectangles. How much of a new square have the labelled ones of its class already shown? We
@@ -361,9 +359,9 @@ assert by_strategy["LP-FT"] > by_strategy["full"] > 0
 
 # %% [markdown]
 # (c): nine. Six were repeated, one of these broke again, and three more ended far below their neighbours with a finite
-# loss. LP-FT has most of them, but plain full fine-tuning broke twice too. The three means of LP-FT that look worst in
-# the figure are such runs, not a verdict on LP-FT. One tuning run is too few to find the edge of the rates: tune with
-# more seeds, or stay one step below.
+# loss. LP-FT has most of them, but full broke twice too. The three means of LP-FT that look worst in the figure hold
+# such runs: no verdict on LP-FT. One tuning run does not find the edge of the rates: tune with more seeds, or stay one
+# step below.
 #
 # ## Choose on validation, report on test
 #
@@ -403,9 +401,9 @@ assert differ and len(told) < 5
 # ### The winner's luck
 #
 # The best of many trials is partly good and partly lucky. Simulated: 20 settings, each judged on 240 pictures of its
-# own draw, all equally good (75 %), or as different as the trials of our search really were. Measured: the stored
-# searches (20 trials each, five seeds, two samplers): how much more does the winner's validation accuracy exceed its
-# test accuracy than that of the *same search's* other trials? (The two sets differ in difficulty; this takes that out.)
+# own draw, all equally good (75 %), or as different as the trials of our search were. Measured, in the stored searches
+# (20 trials each, five seeds, two samplers): how much more does the winner's validation accuracy exceed its test
+# accuracy than over all trials of the *same search*? (So it does not matter that the sets differ in difficulty.)
 #
 # **Predict** the measured luck: (a) about 5 points, as in the simulation of equals, (b) about 1 or nothing visible.
 
@@ -429,8 +427,7 @@ assert equal > 0.03 and spread < equal
 # %% [markdown]
 # (b): nothing that we can see; both intervals exclude the 5 points of equals, not the 2.6 of unequal settings. (The two
 # are no two witnesses: their first ten trials are the same rows.) Settings that truly differ are separated by more than
-# luck; and ours were judged on the *same* pictures, so part of the luck is shared. Five searches can say no more. The
-# remedy costs nothing: **choose on validation, report on test, once**.
+# luck; and ours share their pictures, so part of the luck too. **Choose on validation, report on test, once**.
 #
 # ## The control that the grid lacks
 #
@@ -454,14 +451,14 @@ for n in (10, 30, 100, 300, 1000):
 # %% [markdown]
 # With 10 and 30 labels the *random* frozen *f* lies above the pretrained one, by 7 and 4 points, and *from scratch*
 # above both. Each as the only comparison would exclude 0; of the ten, corrected, only from scratch with 30 labels does.
-# In either case nothing here speaks *for* the pretrained *f* on this question. Defective cells are darker,
-# and ImageNet's features hardly say so (notebook 01). So "which strategy?" starts with a question that no strategy
-# answers: does this *f* know anything about *this* question?
+# Nothing here speaks *for* the pretrained *f* on this question. Defective cells are darker, and ImageNet's features
+# hardly say so (notebook 01). So "which strategy?" starts with a question that no strategy answers: does this *f* know
+# anything about *this* question?
 #
 # ## Play: describe your task
 #
-# The advice uses the rule above, on validation, then shows test accuracy and its comparison with the probe. It says
-# when you are outside of what was measured.
+# The advice uses the rule above, on validation, then compares it with the probe on test. It says when you are outside
+# of what was measured.
 
 # %%
 LIKE = {
@@ -551,7 +548,7 @@ explorer.still()
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# Their mean over the pictures is `.mean(0)`: S numbers that sum to 1.
+# `.mean(0)` is over pictures: S numbers that sum to 1.
 #
 # </details>
 # <details><summary>Hint 3</summary>
@@ -580,17 +577,17 @@ check("08.relationship", relationship)
 #
 # <details><summary>Hint 1</summary>
 #
-# `accuracy.mean(1)` is one number a strategy; `.argmax()` of it is the best.
+# `accuracy.mean(1)` is one number a strategy; `.argmax()` finds the best.
 #
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# The standard error needs the best strategy's row only: `accuracy[best].std() / seeds ** 0.5`.
+# Its standard error: `accuracy[best].std() / seeds ** 0.5`.
 #
 # </details>
 # <details><summary>Hint 3</summary>
 #
-# Set the cost of those that are too far below to infinity, then take `argmin`.
+# Set the cost of those too far below to infinity; `argmin`.
 #
 # </details>
 
@@ -617,17 +614,17 @@ check("08.one_standard_error", choose)
 #
 # <details><summary>Hint 1</summary>
 #
-# Which of the two may be looked at before the choice is made?
+# Which of the two may be looked at before choosing?
 #
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# The winner's own validation accuracy is too good, for it was picked because it was high.
+# The winner's own validation accuracy was picked because it was high.
 #
 # </details>
 # <details><summary>Hint 3</summary>
 #
-# `i = val.argmax()`; what new pictures will do is told by `test[i]`, for test had no say in i.
+# `i = val.argmax()`; report `test[i]`, for test had no say in i.
 #
 # </details>
 

@@ -203,7 +203,7 @@ off, on = (values[-1] for _, values in spectrum.values())
 assert moved[100] < 0.5 * moved[0] and on < 0.8 * off
 
 # %% [markdown]
-# Both terms do what they say, and even without a penalty *f* moves by a per cent or two. Whether being held back helps
+# Both terms do what they say, and even without a penalty *f* moves by about one per cent. Whether being held back helps
 # is notebook 08's question, and its answer.
 #
 # ## A search that can be repeated
