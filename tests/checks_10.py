@@ -126,6 +126,7 @@ WRONG = {
         (lambda words, score: [-v for v in _weights(words, score)], "sign is turned"),
         (lambda words, score: [score(" ".join(words[:i] + words[i + 1 :])) for i in range(len(words))], "without each"),
         (lambda words, score: [score(word) for word in words], "alone"),
+        (lambda words, score: [score(" ".join(words)) - score(word) for word in words], "not that of the others"),
         (lambda words, score: [abs(v) for v in _weights(words, score)], "absolute"),
         (_without_copies, "every copy"),
         (lambda words, score: [score(words) - score(words[:i] + words[i + 1 :]) for i in range(len(words))], "a text"),

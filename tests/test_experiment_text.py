@@ -2,20 +2,36 @@
 
 import pytest
 import torch
-from tables import assert_whole, experiment_fixtures
+from tables import experiment_fixtures
 
-TEXTS = {"topics": {"val": 213, "test": 424}, "sentiment": {"val": 394, "test": 789}}
+from tools.experiments.run import jobs, key
+
+TEXTS = {
+    "topics": {"val": 213, "test": 424, "balanced": 424},
+    "sentiment": {"val": 396, "test": 634, "balanced": 634},
+    "as it comes": {"val": 789, "test": 1182, "balanced": 634},
+}
 TRAINED = ("fine-tuned", "LP-FT", "LoRA", "combined", "full")
 
 module, table = experiment_fixtures("text")
 
 
-def test_the_table_holds_every_seed_of_every_setting(module, table):
-    assert_whole(module, table)
+def held(module, setting):
+    """setting -> how many seeds of it the table holds: those that train f take minutes of a core"""
+    if setting["way"] in module.CHEAP:
+        return 5
+    seeds = {"fine-tuned": 5, "LP-FT": 3, "LoRA": 3, "combined": 3}
+    return seeds.get(setting["way"], 0) if setting["task"] == "sentiment" else 0
+
+
+def test_the_table_holds_what_it_says_once_and_nothing_else(module, table):
+    wanted = [key(s, seed) for s, seed in jobs(module) if seed < held(module, s)]
+    assert sorted(wanted) == sorted(tuple(r[c] for c in ("seed", "task", "labels", "way")) for r in table)
+    assert len({r["code"] for r in table}) == 1
     for row in table:
         for part, n in TEXTS[row["task"]].items():
-            right = float(row[part]) * n  # of 789 texts, from a share with four digits
-            assert abs(right - round(right)) < 0.04, (part, row)
+            right = float(row[part]) * n  # from a share with four digits
+            assert abs(right - round(right)) < 0.06, (part, row)
 
 
 def test_what_was_chosen_is_among_what_was_tried_and_is_one_for_all_seeds(module, table):
@@ -29,17 +45,27 @@ def test_what_was_chosen_is_among_what_was_tried_and_is_one_for_all_seeds(module
 
 
 def test_every_way_has_as_many_tries_as_the_others_of_its_price(module):
-    assert {len(module.WAYS[way]) for way in TRAINED} == {3}
-    assert len(module.WAYS["TF-IDF"]) >= 12 and len(module.WAYS["frozen"]) >= 4
+    assert {len(module.WAYS[way]) for way in TRAINED if way != "full"} == {4}
+    assert len(module.WAYS["TF-IDF"]) >= 12 and len(module.WAYS["frozen"]) >= 6
 
 
-@pytest.mark.parametrize("task", ["sentiment"])
+def test_the_subject_alone_is_right_in_half_of_the_balanced_texts_and_in_far_more_as_they_come(table):
+    rows = [r for r in table if r["way"] == "subject" and int(r["labels"]) >= 500]
+    assert {float(r["test"]) for r in rows if r["task"] == "sentiment"} == {0.5}
+    came = [r for r in rows if r["task"] == "as it comes"]
+    assert {float(r["balanced"]) for r in came} == {0.5} and min(float(r["test"]) for r in came) > 0.7
+
+
+@pytest.mark.parametrize("task", ["topics", "sentiment", "as it comes"])
 def test_words_come_out_again(module, table, task):
-    row = next(r for r in table if (r["seed"], r["task"], r["labels"], r["way"]) == ("0", task, "100", "TF-IDF"))
+    where = ("0", task, "100", "TF-IDF")
+    row = next(r for r in table if (r["seed"], r["task"], r["labels"], r["way"]) == where)
     C, most, logarithm = row["chosen"].split()
     value = float(C), int(float(most)), bool(float(logarithm))
     score = module.train(task, 100, "TF-IDF", value, 0)
-    assert round(score("test"), 4) == float(row["test"]) and round(score("val"), 4) == float(row["val"])
+    test = score("test").double()
+    found = {"val": score("val").double(), "test": test, "balanced": test[module.balanced(task)]}
+    assert {part: round(hits.mean().item(), 4) for part, hits in found.items()} == {p: float(row[p]) for p in found}
 
 
 def test_f_reads_the_words_that_the_control_reads(module):
@@ -53,7 +79,7 @@ def test_f_reads_the_words_that_the_control_reads(module):
 @pytest.fixture
 def tiny(module, monkeypatch):
     """The experiment on 23 sentiment texts, in two steps"""
-    some = 119 * torch.arange(23)  # of both classes
+    some = 43 * torch.arange(23)  # of both classes
 
     class Few:
         classes = ("negative", "positive")
@@ -66,11 +92,11 @@ def tiny(module, monkeypatch):
     return module
 
 
-@pytest.mark.parametrize("way", ("frozen", *TRAINED))
+@pytest.mark.parametrize("way", ("subject", "frozen", *TRAINED))
 def test_every_way_gives_a_row_and_leaves_the_pretrained_network_alone(tiny, way):
     before = {name: p.clone() for name, p in tiny.pretrained().named_parameters()}
     row = tiny.run({"task": "sentiment", "labels": 100, "way": way}, 0)
-    assert 0 <= row["test"] <= 1 and list(row) == ["chosen", "val", "test", "cpu_s"]
+    assert 0 <= row["test"] == row["balanced"] <= 1 and list(row) == ["chosen", "val", "test", "balanced", "cpu_s"]
     assert all(torch.equal(p, before[name]) for name, p in tiny.pretrained().named_parameters())
 
 

@@ -132,7 +132,7 @@ def _word_weights(answer):
             turn = -0.5 if word == "not" else 1.0
         return total
 
-    for words in map(str.split, ("a great film", "not great not fine", "fine fine tired a fine", "film")):
+    for words in map(str.split, ("not great not fine", "a great film", "fine fine tired a fine", "film")):
         n, whole = len(words), score(" ".join(words))
         without = [score(" ".join(words[:i] + words[i + 1 :])) for i in range(n)]
         want = [whole - s for s in without]
@@ -142,6 +142,7 @@ def _word_weights(answer):
             ([-v for v in want], "the sign is turned: a word that raises the score has a positive weight"),
             (without, "these are the scores without each word; take them from the score of the whole text"),
             ([score(word) for word in words], "these are the scores of each word alone"),
+            ([whole - score(word) for word in words], "this takes off the word's score alone, not that of the others"),
             ([abs(v) for v in want], "without absolute values: some words lower the score"),
             (of_value, "every copy of the word is left out; leave out the one at place i"),
             ([whole - score(" ".join(rest)) for rest in first],
