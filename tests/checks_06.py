@@ -51,6 +51,19 @@ def _equal_weights(model, x, y, size):
         (F.cross_entropy(model(x_part), y_part) / len(x.split(size))).backward()
 
 
+def _full_weights(model, x, y, size):
+    model.zero_grad()
+    for x_part, y_part in zip(x.split(size), y.split(size), strict=True):
+        (F.cross_entropy(model(x_part), y_part) * size / len(y)).backward()
+
+
+def _last_lost(model, x, y, size):
+    model.zero_grad()
+    for i in range(len(y) // size):
+        rows = slice(i * size, (i + 1) * size)
+        (F.cross_entropy(model(x[rows]), y[rows]) / (len(y) // size)).backward()
+
+
 def _clears_each(model, x, y, size):
     for x_part, y_part in zip(x.split(size), y.split(size), strict=True):
         model.zero_grad()
@@ -88,6 +101,8 @@ WRONG = {
         (_at_once, "11 rows at once"),
         (_summed, "gradient of the sum"),
         (lambda model, x, y, size: model.zero_grad(), "have no gradient"),
+        (_full_weights, "the weight of a full one"),
+        (_last_lost, "a smaller one, is lost"),
     ],
     "06.waits": [
         ({"E", "F"}, "1 of the lines that wait are missing"),

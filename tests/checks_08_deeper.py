@@ -41,5 +41,9 @@ WRONG = {
         (lambda low, high, u: math.log(low) + u * math.log(high / low), "logarithms"),
         (lambda low, high, u: math.log10(low) + u * math.log10(high / low), "exponents"),
         (lambda low, high, u: high * (low / high) ** u, "u = 0"),
+        (lambda low, high, u: (high / low) ** u, "to be multiplied"),
+        (lambda low, high, u: low * 10**u, "one factor of ten"),
+        (lambda low, high, u: (math.log10(low) + u * math.log10(high / low)).exp(), "different bases"),
+        (lambda low, high, u: 10 ** (math.log(low) + u * math.log(high / low)), "different bases"),
     ],
 }

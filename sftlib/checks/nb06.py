@@ -44,6 +44,8 @@ def _accumulate(answer):
             (own[-1], "only the last part is left: clear the gradients once, before the first part"),
             (own[-1] * shares[-1], "only the last part is left: clear the gradients once, before the first part"),
             (want * n, "this is the gradient of the sum over the rows; divide by their number"),
+            (sum(own) * size / n, "this gives the last, smaller part the weight of a full one; n / N is right"),
+            (sum(own[: n // size]) / (n // size), "the last part, a smaller one, is lost"),
         ]
         expect(f"gradient of {what}", got, want, known=known)
         require(max(model.seen) <= size, f"{what}: the model was given {max(model.seen)} rows at once")

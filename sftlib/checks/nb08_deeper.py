@@ -50,6 +50,11 @@ def _log_uniform(answer):
             (math.log(low) + math.log(ratio) * u, "these are the logarithms of the rates; take the exponential"),
             (math.log10(low) + math.log10(ratio) * u, "these are powers of ten's exponents; 10 to the power of them"),
             (high * (low / high) ** u, "u = 0 must give low, not high"),
+            (ratio**u, "this is the factor by which low is to be multiplied"),
+            (low * 10**u, "this covers one factor of ten; the range covers high / low"),
+            (low ** (1 / math.log(10)) * ratio ** (u / math.log(10)), "logarithm and exponential have different bases"),
+            (low ** math.log(10) * ratio ** (u * math.log(10)), "logarithm and exponential have different bases"),
         ]
         got = torch.as_tensor(answer(low, high, u.clone()), dtype=torch.float64)
-        expect(f"from {low:g} to {high:g}", got / low, want / low, known=[(v / low, why) for v, why in known])
+        known = [(v / low, why) for v, why in known]
+        expect(f"from {low:g} to {high:g}, in units of low", got / low, want / low, known=known)
