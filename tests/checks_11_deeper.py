@@ -98,6 +98,7 @@ WRONG = {
         (lambda mask: mask.int().cumsum(1).argmax(1) - 1, "the one before"),
         (lambda mask: mask.int().cumsum(0).argmax(1), "expected"),
         (lambda mask: mask.int().cumsum(1).argmax(), "shape"),
+        (lambda mask: mask.int().argmax(1) + mask.sum(1) - 1, "padding in between"),
     ],
     "11.token_weights": [
         (lambda n, p: torch.ones(len(n)) / n.sum(), "mean over all tokens"),

@@ -62,7 +62,7 @@ RIGHT = {
         _last(),
         lambda mask: np.array([np.flatnonzero(row)[-1] for row in mask.numpy()]),
         lambda mask: (mask.float() * (1 + torch.arange(mask.shape[1]))).argmax(1),
-        lambda mask: mask.int().argmax(1) + mask.sum(1) - 1,
+        lambda mask: [len(row) - 1 - row.tolist()[::-1].index(True) for row in mask],
         lambda mask: torch.stack([torch.nonzero(row)[-1, 0] for row in mask]),
     ],
     "11.token_weights": [
@@ -107,6 +107,7 @@ SLIPS = {
         (lambda mask: mask.sum(1) - 1, "how many, less one"),
         (lambda mask: mask.sum(1), "how many"),
         (lambda mask: mask.sum(0) - 1, "of the columns"),
+        (lambda mask: mask.int().argmax(1) + mask.sum(1) - 1, "as if none stood in between"),
         (lambda mask: mask.long().cumsum(1)[:, -1] - 1, "how many, otherwise"),
         (lambda mask: torch.zeros(len(mask)), "nothing"),
         (lambda mask: (mask.long().cumsum(1) - 1).amax(), "one number"),

@@ -170,6 +170,12 @@ WRONG = {
             "the weights add up to 1",
         ),
         (lambda hertz, low, peak, high: _triangle(hertz, low, (low + high) / 2, high) * 2 / (high - low), "middle"),
+        (
+            lambda hertz, low, peak, high: (
+                _triangle(hertz, low, peak, high) / _triangle(hertz, low, peak, high).max() * 2 / (high - low)
+            ),
+            "no frequency need lie at",
+        ),
         (lambda hertz, low, peak, high: _triangle(hertz, low, peak, high).log(), "expected"),
         (
             lambda hertz, low, peak, high: _triangle(hertz, low, peak, high) * (hertz != peak) * 2 / (high - low),

@@ -103,6 +103,10 @@ WRONG = {
         (lambda log_p: [k - 1 for k in _greedy_loop(log_p)], "nothing to subtract"),
         (lambda log_p: _greedy_loop(log_p)[::-1], "backwards"),
         (lambda log_p: _greedy_loop(log_p[1:]), "first frame"),
+        (
+            lambda log_p: [b for a, b in itertools.pairwise(log_p.argmax(1).tolist()) if b not in (0, a)],
+            "the first frame is missing",
+        ),
         (lambda log_p: _greedy_loop(-log_p), "expected"),
         (lambda log_p: log_p.max(1).values, "whole numbers"),
         (lambda log_p: log_p.argmax(0), "expected"),

@@ -396,16 +396,17 @@ assert max(column("full", "nats") + column("LoRA", "nats")) < calm + 0.3
 # %% [markdown]
 # **Read.** Every trained way has the form. *Full* and *LoRA* lie above *top 6* in each seed, though three are too few
 # for the course's rule to see it; and with four passes at a constant rate *top 6* catches up. What the rule sees is the
-# forgetting: two nats per token in the six upper layers, over three then; next to none in *full* and *LoRA*, though
-# there everything may move. So frozen layers alone protect nothing; the others made the whole change, at ten times
-# *full*'s rate. (Rate or depth? This table cannot tell.) *Prompt too*, at *top 6*'s rate, forgets less and answers
-# worse, in each seed.
+# forgetting: two nats per token in the six upper layers, over three then; next to none in *LoRA* and *full*, where
+# everything may move. So frozen layers alone protect nothing; the others made the whole change, at ten times *full*'s
+# rate. (Rate or depth? This table cannot tell.) *Prompt too*, at *top 6*'s rate, forgets less and answers worse, in
+# each seed.
 #
 # Two ways train no layer. *Few-shot* shows the untouched model one example of each topic: most answers then have the
 # form, and nearly half are right, for free, depending on the examples. A *linear probe*, logistic regression on the
 # untouched *z* where the answer would begin, names as many topics as the six tuned layers: no difference that we can
-# see (on the *z* of a random *f*: the majority's). So *top 6* learned mostly to *say* what was in *z*: "0 % before" was
-# a question of form. TF-IDF needs no minute, and belongs in every such table. *Going deeper* has more passes, and JSON.
+# see (on the *z* of a random *f*: the majority's). So *top 6* need not have learned more than to *say* what was in *z*:
+# "0 % before" was a question of form. TF-IDF needs no minute, and belongs in every such table. *Going deeper* has more
+# passes, and JSON.
 #
 # ## Where it breaks
 #

@@ -1,8 +1,9 @@
 # %% [markdown]
 # # 11 A language model, going deeper: what goes wrong without a word?
 #
-# Notebook 11 made three mistakes on purpose. Here are four more that raise no error, each beside the number that gives
-# it away, and two tables in full: answers in a fixed form, and more and more passes over the same rows.
+# Notebook 11 made three mistakes on purpose. Here are three more that raise no error, and one of those again, each
+# beside the number that gives it away, and two tables in full: answers in a fixed form, and more and more passes over
+# the same rows.
 #
 # Afterwards you can
 #
@@ -92,7 +93,7 @@ assert len(weights) > 1e6
 # weights themselves in bfloat16: 8 digits of a binary number, so that between $2^e$ and $2^{e+1}$ lie only 128 numbers,
 # each $2^{e-7}$ from the next. A step of less than *half* of that is rounded back to where it started. And Adam's step
 # is about as long as the rate α, however large the gradient is; the first one is $\alpha\, g / (|g| + 10^{-8})$
-# exactly. So a weight *w* can move only if
+# exactly, *g* here being the weight's gradient. So a weight *w* can move only if
 #
 # $$\alpha \;\ge\; \tfrac12\, 2^{\lfloor\log_2|w|\rfloor - 7}$$
 #
@@ -157,7 +158,8 @@ plt.show()
 # %% [markdown]
 # **Read.** (c). And no message: the loss still falls a little, for small weights do move. Does it matter? The same
 # batches, once with weights in bfloat16, once with weights in float32 whose *products* are computed in bfloat16
-# (**autocast**, as everywhere in this course). Only what is stored differs.
+# (**autocast**, as everywhere in this course). Only what is stored differs: weights, with their gradients and Adam's
+# moments, and the numbers between the layers.
 
 
 # %%
@@ -189,8 +191,9 @@ for lr in (2e-5, 1e-3):
 assert ends["float32", 2e-5] < ends["bfloat16", 2e-5] - 0.05
 
 # %% [markdown]
-# Keep the weights that learn in float32. Where memory forbids it, round up or down by chance, so that the *mean* is
-# right (**stochastic rounding**): exercise 1.
+# At TRL's rate it matters: hardly anything was learned. At 0.001 bfloat16 came nearly as far. Still, keep the weights
+# that learn in float32: then no rate needs this check. Where memory forbids it, round up or down by chance, so that the
+# *mean* is right (**stochastic rounding**): exercise 1.
 #
 # ## Padding on the wrong side
 #
@@ -378,7 +381,8 @@ assert not torch.allclose(mine[0], mine[1], rtol=0.1)
 # %% [markdown]
 # **Read.** Tokens weigh alike, or answers do: that is a choice, and both are made. The third is none: the same four
 # answers, and which of them counts for what depends on who shares a part with whom. All three agree just when all
-# answers are equally long. `fit` weighs parts by `terms`, so the size of a part changes nothing.
+# answers are equally long and every part holds equally many. `fit` weighs parts by `terms`, so the size of a part
+# changes nothing.
 #
 # ## A fixed form, and a parser as the judge
 #
@@ -433,15 +437,15 @@ assert spread["few-shot"] > 0.2 > 0.1 > spread["top 6"]
 
 # %% [markdown]
 # **Read.** (A number for each seed.) Untouched, the model never has the form. Five examples in the prompt bring it to
-# some answers, how many depends on the examples; two passes over 64 rows to four in ten, whatever the rows. Between the
-# two there is no difference that we can see, and neither is good enough for a program to rely on: some twenty tokens
-# have to fit, quotes, braces and a word of this text.
+# some answers, how many depends on the examples; two passes over 64 rows, at the rate of the other task, to four in
+# ten, whatever the rows. Between the two there is no difference that we can see, and neither is good enough for a
+# program to rely on: some twenty tokens have to fit, quotes, braces and a word of this text.
 #
 # ## More and more passes
 #
 # The six upper layers, the rate held constant, judged after 1, 2, 4 and 8 passes over the same 64 rows, three seeds. At
-# the end the loss on new reports rises. **Predict** what the share of right answers does then: (a) it falls back to
-# that of two passes; (b) it stays above.
+# the end the loss on new reports rises. **Predict** what the share of right answers, its mean over the seeds, does
+# then: (a) it falls back to that of two passes; (b) it stays above.
 
 # %%
 PASSES = (1, 2, 4, 8)
@@ -498,10 +502,11 @@ assert all(b > a for a, b in zip(loss[4], loss[8], strict=True)) and not c.visib
 assert min(exact[8]) > sum(exact[2]) / 3 and min(over_passes("nats")[1]) > 6
 
 # %% [markdown]
-# **Read.** (b). From four passes to eight the loss on new reports rises in each seed; the share of right answers shows
-# no difference that we can see. (The loss also counts how sure a wrong answer is.) Who looks at the training rows never
-# stops, and neither score sees the third picture: what was forgotten. Choose on held-out rows, by the score that you
-# want, and look at the others.
+# **Read.** (b), in the mean; in one seed two passes were better than eight, so three seeds prove no gain. From four
+# passes to eight the loss on new reports rises in each seed; the share of right answers shows no difference that we can
+# see. (The loss also counts how sure a wrong answer is.) Who looks at the training rows never stops, and neither score
+# sees the third picture: what was forgotten. Choose on held-out rows, by the score that you want, and look at the
+# others.
 #
 # ## Any model by its name
 #
@@ -588,7 +593,8 @@ check("11.round_at_random", round_at_random)
 # ### ★ Exercise 2: where the last token stands
 #
 # Complete `last_real`: for each row of a mask (N, T), true where a token is real, the place of the last real one,
-# wherever the padding stands. Who reads the logits there instead of in the last column may fill up on any side.
+# wherever the padding stands: before, behind, or between, as where a row filled up on the right is written on. Who
+# reads the logits there instead of in the last column may fill up on any side.
 
 
 # %% tags=["exercise"]

@@ -152,8 +152,9 @@ assert torch.allclose(by_hand, x[0, t], rtol=1e-3, atol=1e-7)
 # $$(e, k, v, o) = W x_t + U h_{t-1} + b, \qquad c_t = \sigma(k)\, c_{t-1} + \sigma(e)\tanh v, \qquad
 # h_t = \sigma(o)\tanh c_t$$
 #
-# Enter, keep, value, output. The extractor is three such layers, each reading the states of the one below. Then the
-# last state of the third goes through a linear layer and a ReLU, and is scaled to length 1: that is *z*.
+# Enter, keep, value, output (*e* and *k* are no longer those of the Fourier transform). The extractor is three such
+# layers, each reading the states of the one below. Then the last state of the third goes through a linear layer and a
+# ReLU, and is scaled to length 1: that is *z*.
 
 # %%
 layer = f.lstm1
@@ -279,9 +280,10 @@ for best, *others in alike if len(voices) > 2 else ():
 # %% [markdown]
 # **Read.** (b), with a reservation. Like with like: of the means over a sound, h2's tells the word of a new voice best,
 # ahead of *z*, of the other layers' and of the control's. To compare voices the network needs the sounds of speech, it
-# seems, and towards the top it sheds them. Of the speaker h2 and *z* tell the same, as far as we can see. But order is
-# worth much: six parts of plain frames, without any network, are not visibly behind h2's mean, and far ahead of *z*.
-# Against six parts of h2 they fall back, in this draw not visibly over 14 voices.
+# seems, and towards the top it sheds them. Of the speaker h2 and *z* tell the same, as far as we can see. But six parts
+# in their order, and so six times as many features, are worth much: those of plain frames, without any network, are not
+# visibly behind h2's mean, and far ahead of *z*. Against six parts of h2 they fall back, in this draw not visibly over
+# 14 voices.
 #
 # The first intervals take 240 sounds as independent, but they are of 14 voices; so the last ones pair voices. One draw,
 # and the layer was chosen on the sounds that judge it. The table below repeats the means on people.
@@ -334,9 +336,9 @@ for found in metrics.compare(said, against="tuned"):
 
 # %% [markdown]
 # **Read.** Fine-tuning nearly doubles what a probe on z gets. But neither six parts of h2, with no training of f, nor
-# six parts of plain frames, with no network at all, can be told from it; the intervals allow some points either way.
-# Where to cut and how to sum up is a choice, and it can be worth a training. (One draw, made words, one learning rate,
-# nothing tuned; the same network from random weights stands in the tables below.)
+# six parts of plain frames, with no network at all, can be told from it; for h2 nearly the whole interval is on the
+# probe's side. Where to cut and how to sum up is a choice, and it can be worth a training. (One draw, made words, one
+# learning rate, nothing tuned; the same network from random weights stands in the tables below.)
 #
 # ## The same on people
 #
@@ -346,12 +348,12 @@ for found in metrics.compare(said, against="tuned"):
 # **range** over the men, not an interval.
 #
 # *Read* (left, five draws): as above; "mels" is mean and deviation of each band's logarithm; random weights hear
-# logarithms, centred and scaled, since no front end belongs to them. *Trained* (right, one draw): fine-tuned, LP-FT
-# and discriminative rates (notebook 05), each at the best of three rates on made words; and the control, the same
-# network **from scratch**, at the fine-tuned rate for four times as many steps, on the same frames or on such
-# logarithms.
+# logarithms, centred and scaled, since no front end belongs to them. *Trained* (right, one draw): fine-tuned, LP-FT and
+# discriminative rates (notebook 05), each at the best of three rates on made words (of the discriminative the two
+# largest were equal, the smaller was taken); and the control, the same network **from scratch**, at the fine-tuned rate
+# for four times as many steps, on the same frames or on such logarithms.
 #
-# **Predict**: by how many points will fine-tuning beat the better one from scratch? 5, 20, 40?
+# **Predict**: by how many points will fine-tuning beat the better one from scratch? About 5, 20, 35?
 
 
 # %%
@@ -400,11 +402,12 @@ for best, worse in pairs:
 # %% [markdown]
 # **Read.** On each man h2, averaged, is ahead of the other frozen reads and of the controls beside it: of z by 22 to 54
 # points, of the same layer with random weights by 19 to 32. z lies where random weights lie. Fine-tuned, the network is
-# far ahead of itself from scratch: on the same frames by 40 to 82 points, but there it hardly learns its own training
-# sounds, so it is that training that failed. On logarithms it does learn them, and stays 30 to 39 points behind: that
-# is what the voices were worth. And yet, on three of the four men fine-tuning is no more than 3 points from a probe on
-# h2, either way: reading the right layer can replace training. LP-FT, whose g starts from z, where the words are not,
-# is ahead on none. (One draw; no rate was tried for the controls.)
+# far ahead of itself from scratch: on the same frames by 40 to 82 points, but there it learns its own training sounds
+# badly (10 % to 73 %), so that training failed. On logarithms it does learn them, and stays 30 to 39 points behind: so
+# much the voices were worth, unless another rate helps the control: none was tried. And yet, on three of the four men
+# fine-tuning is no more than 3 points from a probe on h2, either way: reading the right layer can replace training.
+# LP-FT, whose g starts from z, where the words are not (whether that is why, we did not test), is ahead on none. (One
+# draw.)
 #
 # ## Play: your own voice
 #
@@ -647,4 +650,4 @@ assert gap["logarithm"] < 0.7 * gap["power"]
 #
 # **References.** Wan et al. 2018, *Generalized end-to-end loss for speaker verification*, arXiv 1710.10467, eq. (6).
 # Hochreiter and Schmidhuber 1997, *Long short-term memory*, Neural Computation 9. **Going deeper**: [CTC, with and
-# without a list of paths, and transcripts of digits and letters](12_speech_deeper.ipynb). Next: **13 Detection**.
+# without a list of paths, and transcripts of strings of digits](12_speech_deeper.ipynb). Next: **13 Detection**.

@@ -1,9 +1,9 @@
 # %% [markdown]
 # # 12 Speech, going deeper: from sounds to transcripts
 #
-# Notebook 12 named one word at a time. Here the same network writes down strings of digits and short phrases. A
-# transcript has no times: nobody says which frame holds which word. So you add up all the ways in which frames could
-# say it, first by listing them, then without a list; train a recogniser, and see what the pretrained layers are worth.
+# Notebook 12 named one word at a time. Here the same network writes down strings of digits. A transcript has no times:
+# nobody says which frame holds which word. So you add up all the ways in which frames could say it, first by listing
+# them, then without a list; train a recogniser, and see what the pretrained layers are worth.
 #
 # Afterwards you can
 #
@@ -177,8 +177,8 @@ log_p, n = next(predict(writer, test))[0]
 
 # %% [markdown]
 # And the control: what did those 8,000 voices bring? The same two layers **from scratch**, with random weights, for
-# three times as many steps. No front end belongs to random weights, so they hear logarithms of the frames, centred and
-# scaled by those that are learned from.
+# three times as many steps as layer 2 had. No front end belongs to random weights, so they hear logarithms of the
+# frames, centred and scaled by those that are learned from.
 
 # %% tags=["varies"]
 seed_everything(SEED)
@@ -386,7 +386,7 @@ check("12.frames_needed", frames_needed)
 # - Repeats need a blank between them, and a transcript needs frames enough; an infinite loss must not be hidden.
 # - Errors are counted per unit said, and can exceed 100 %; writing nothing makes exactly 100 %.
 # - What frozen layers bring, and what training them adds, shows only beside the same network from scratch.
-# - Limits: made voices, 200 strings, few words; one network, read at one layer.
+# - Limits: made voices, 160 strings to learn from and 60 to judge by, ten words; one network, read at one layer.
 #
 # **References.** Graves et al. 2006, *Connectionist temporal classification*, ICML, eqs. (3) and (5) to (8). Hannun et
 # al. 2014, arXiv 1408.2873, algorithm 1 (beam search). Next: **13 Detection**.

@@ -70,6 +70,8 @@ def _last_real(answer):
         "padding on the right": torch.stack([at < n for n in (3, 7, 1, 5, 2)]),
         "padding on the left": torch.stack([at >= T - n for n in (2, 7, 4)]),
         "padding on both sides": torch.stack([(at >= a) & (at < b) for a, b in ((1, 4), (2, 6), (3, 4), (1, 7))]),
+        "padding in between, too": torch.stack([(at < a) | (at >= b) & (at < c)
+                                               for a, b, c in ((2, 4, 7), (1, 5, 6), (3, 5, 7))]),
     }  # fmt: skip
     for what, mask in cases.items():
         want = torch.tensor([max(t for t in range(T) if row[t]) for row in mask.tolist()])
@@ -83,6 +85,7 @@ def _last_real(answer):
             (mask.int().argmax(1), "this is the first real one"),
             ((~mask).int().argmax(1), "this is the first padding"),
             (mask.flip(1).int().argmax(1), "this is counted from the end"),
+            (mask.int().argmax(1) + n - 1, "with padding in between, the last one stands further on than their number"),
         ]
         expect(what, _places(answer, mask), want, known=[(v, why) for v, why in known if not torch.equal(v, want)])
 

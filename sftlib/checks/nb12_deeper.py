@@ -8,8 +8,8 @@ import torch
 from sftlib.checks import Wrong, checker, expect, require
 
 PATHS = (
-    ((1, 1, 0, 1, 2, 2, 0), 3), ((0, 0, 0), 2), ((2, 2, 2), 4), ((1, 0, 2, 0, 0, 1, 1), 3), ((0, 3, 3, 0, 3, 1, 3), 5),
-    ((4,), 5), ((1, 2, 1, 2), 3),
+    ((3, 1, 1, 0, 1, 2, 2, 0, 2), 4), ((0, 0, 0), 2), ((2, 2, 2), 4), ((1, 0, 2, 0, 0, 1, 1), 3),
+    ((0, 3, 3, 0, 3, 1, 3), 5), ((4,), 5), ((1, 2, 1, 2), 3),
 )  # fmt: skip
 BLANKS = "-_–—−·∅øε0 ."
 TRANSCRIPTS = ((1,), (1, 1), (1, 2, 1), (3, 3, 3), (2, 1, 1, 2, 2, 4), (5, 5, 1, 5, 5), (1, 2, 3, 4, 5, 6, 7))
@@ -63,7 +63,7 @@ def _of_paths(path, k):
         ([u - 1 for u in _merged(path)], "classes are counted from 0, and blank is one of them: nothing to subtract"),
         ([u for u in merged if u != k - 1], "blank is class 0, not the last one"),
         (_merged(path)[::-1], "this is backwards"),
-        (_merged(path[1:]), "the first frame is missing"),
+        ([v for u, v in itertools.pairwise(path) if v not in (0, u)], "the first frame is missing: it repeats none"),
         (_merged(path[:-1]), "the last frame is missing"),
     ]
 
