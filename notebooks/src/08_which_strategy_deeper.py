@@ -427,9 +427,9 @@ plt.show()
 # **Read.** With the lost trials the rate of *f* explains most, for they all lie at its high end, beside sound ones.
 # Without them about half belongs to g / f, how much faster *g* learns. The rate of *f* and the epochs have about a
 # fifth each, no more than one shuffle of the scores gives to settings that explain nothing: of those two this search
-# says nothing, nor of the weight decay. And one shuffle is few: of 40 others about one in ten gave g / f a half as well.
-# So even that is a hint, no finding. "What matters" is a statement about the range that was searched and about what
-# counts as a result.
+# says nothing, nor of the weight decay. And one shuffle is few: of 40 others about one in ten gave g / f a half as
+# well. So even that is a hint, no finding. "What matters" is a statement about the range that was searched and about
+# what counts as a result.
 #
 # ## How good is that, compared with what is published?
 #
