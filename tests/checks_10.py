@@ -91,6 +91,7 @@ WRONG = {
         (lambda h, mask: (h * mask[..., None]).mean(1), "not by T"),
         (lambda h, mask: (h * mask[..., None]).sum(1), "this is the sum"),
         (lambda h, mask: (h * mask[..., None]).sum(1) / mask.sum(), "of all texts"),
+        (lambda h, mask: (kept := h * mask[..., None]).sum(1) / (kept != 0).sum(1).clamp_min(1), "count the mask"),
         (lambda h, mask: h[:, 0], "[CLS]"),
         (lambda h, mask: (h * mask[..., None]).amax(1), "largest"),
         (lambda h, mask: (h * ~mask[..., None]).sum(1) / (~mask).sum(1, keepdim=True).clamp_min(1), "mean of the pad"),
@@ -129,6 +130,7 @@ WRONG = {
         (lambda words, score: [score(" ".join(words)) - score(word) for word in words], "not that of the others"),
         (lambda words, score: [abs(v) for v in _weights(words, score)], "absolute"),
         (_without_copies, "every copy"),
+        (lambda words, score: _weights([word.lower() for word in words], score), "capitals"),
         (lambda words, score: [score(words) - score(words[:i] + words[i + 1 :]) for i in range(len(words))], "a text"),
         (lambda words, score: [score(" ".join(words)) - score("".join(words[:i] + words[i + 1 :]))
                                for i in range(len(words))], "spaces"),

@@ -88,6 +88,11 @@ def _mean_of_subjects(right, y, subjects):
     return sum(shares) / len(shares)
 
 
+def _of_one_feeling(right, y, subjects, k):
+    chosen = {s: right[[a == s and int(b) == k for a, b in zip(subjects, y, strict=True)]] for s in set(subjects)}
+    return sum(chosen[s].double().mean() for s in subjects) / len(subjects)
+
+
 def _of(name, right, y, subjects):
     mine = torch.tensor([s == name for s in subjects])
     return right[mine], y[mine], [name] * int(mine.sum())
@@ -153,6 +158,8 @@ WRONG = {
         (lambda right, y, subjects: right.double().mean(), "plain accuracy"),
         (_mean_of_subjects, "number of texts"),
         (lambda right, y, s: (right[y == 0].double().mean() + right[y == 1].double().mean()) / 2, "over all texts"),
+        (lambda right, y, s: _of_one_feeling(right, y, s, 1), "positive texts alone"),
+        (lambda right, y, s: _of_one_feeling(right, y, s, 0), "negative texts alone"),
         (lambda right, y, s: 100 * _within(right, y, s), "percent"),
         (lambda right, y, s: 1 - _within(right, y, s), "errors"),
         (lambda right, y, s: _within(right, y, s) * len(right), "divide by the number"),

@@ -79,6 +79,11 @@ def _cam_matrix(h, W, k):
     return found / (found.max() if found.any() else 1)
 
 
+def _stretched_after_relu(h, W, k):
+    found = torch.einsum("c,chw->hw", W[k], h).relu()
+    return (found - found.min()) / (found.max() - found.min()).clamp(min=1e-12)
+
+
 RIGHT = {
     "15.thresholds": [
         lambda p, y: torch.stack([p[y == j, j].mean() for j in range(p.shape[1])]),
@@ -169,6 +174,7 @@ WRONG = {
         (lambda h, W, k: (m := torch.einsum("c,chw->hw", W[k], h).abs()) / m.max(), "become 0, not positive"),
         (lambda h, W, k: torch.einsum("c,chw->hw", W[k], h).sigmoid(), "no sigmoid"),
         (lambda h, W, k: ((m := torch.einsum("c,chw->hw", W[k], h)) - m.min()) / (m.max() - m.min()), "no stretching"),
+        (_stretched_after_relu, "positive everywhere"),
         (lambda h, W, k: (m := h.mean(0).relu()) / m.max(), "by its weight"),
         (lambda h, W, k: (m := torch.einsum("c,chw->hw", W[k], h).relu()) / m.sum(), "not by the sum"),
         (lambda h, W, k: _cam(h, W, (k + 1) % len(W)), "another class"),

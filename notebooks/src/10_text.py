@@ -157,7 +157,7 @@ assert min(series["mask in both"][1]) > 0.9999 and min(series["none at all"][1])
 # %% [markdown]
 # With the mask in both places a neighbour changes nothing. The test that finds the bug is one line: *the vector of a
 # text must not depend on the rest of its batch*. What does it cost? Below, each test text comes in small and in large
-# batches, to a classifier that learned with the mask, and to one that learned with the same bug.
+# batches, to a classifier that learned with the mask; and in large ones to one that learned with the same bug.
 #
 # **Frozen features** first: as in notebook 00, `extract` computes *z* once, and *g* is logistic regression with its
 # `l2` chosen on validation.
@@ -289,7 +289,7 @@ assert frozen["topics"].mean() > frozen["sentiment"].mean() + 0.15
 # | frozen | nothing: `freeze(f)` | logistic regression |
 # | fine-tuned | layers 5 and 6 | at random, ten times f's rate |
 # | LP-FT | layers 5 and 6 | as the probe |
-# | LoRA | A and B in layers 5 and 6: $W + \frac{\alpha}{r}BA$, W stays | at random |
+# | LoRA | A and B in layers 5 and 6: $W + \frac{\alpha}{r}BA$, W stays | at random, at f's rate |
 # | combined | as fine-tuned, plus λ times notebook 03's cosine loss | at random |
 # | full | all | at random |
 #
@@ -399,6 +399,8 @@ assert full.mean() > 0.65
 # The probe's l2 (of six) and the settings of the words (of sixteen) are chosen on validation at each number of labels,
 # the rate (of four) at 100, with two seeds that are not used again; test is looked at once. `python
 # tools/experiments/run.py text` makes the table. Differences are paired by seed, and corrected for how many there are.
+# (1,000 labels are nearly all of the 1,072 remarks: there the seeds learn from almost the same texts, so their interval
+# says little about other texts.)
 #
 # **Predict.** On sentiment, with how many labels is the *f* that learns visibly ahead of the frozen one? (a) From 25
 # on. (b) With 500. (c) None of these.

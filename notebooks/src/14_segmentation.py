@@ -434,8 +434,10 @@ assert worth[0].visible and worth[0].interval.high < -0.01
 # before. Had photographs taught *f* nothing for drawings, it would have been level with its random twin; and even
 # frozen it is ahead of the twin that may learn, so what it knows matters, not only how well its weights are scaled.
 #
-# And of the parts of *g*, only the early map is worth something that we can see. The rates that fit, much as the
-# picture above speaks for them, the auxiliary loss and the class weights, all good practice, are no difference *here*.
+# And of the parts of *g*, only the early map is worth something that we can see in mean IoU. The rates that fit, much
+# as the picture above speaks for them, the auxiliary loss, and class weights (a rare class counts more in the loss, at
+# most 10 times), all good practice, make no difference that we can see *here*. But mean IoU is not all: with class
+# weights fewer pixels are right in each of the five seeds, 0.07 fewer on average (`pixel_accuracy` in the same table).
 #
 # ## The edge
 #

@@ -94,9 +94,9 @@ if example:
     assert len(seen.of("copy", "copy in another part")) <= 2 * hits["copies"][1]
 
 # %% [markdown]
-# **Read.** (b). A broken file is a missing example, a dark one a poor example; a copy across parts is a test that
-# measures memory. Copies are found by comparing small grey versions, brightness taken off and mirrored too, so saving
-# again does not hide them.
+# **Read.** (b), by argument; nothing here measures it. A broken file is a missing example, a dark one a poor example; a
+# copy across parts is a test that measures memory. Copies are found by comparing small grey versions, brightness taken
+# off and mirrored too, so saving again does not hide them.
 #
 # Now the list of what stays: without the copies (of two in different classes, neither: one label is wrong, and nobody
 # said which), and what you left out above. It is a table `file,label`, which `image_folder.load(…, labels=…)` and
@@ -172,15 +172,17 @@ if example:
     assert hit > 1.5 * chance
 
 # %% [markdown]
-# **Read.** A list of suspects is worth looking through, for it is richer than chance. It is no verdict: most suspects
-# are hard pictures with a right label. So no label is changed here. Names that you decide about go into `LEAVE_OUT`.
+# **Read.** A list of suspects is worth looking through, for it is richer than chance. It is no verdict: in the example,
+# most suspects are none of the planted ones, and a hard picture looks the same to a probe. So no label is changed here.
+# Names that you decide about go into `LEAVE_OUT`.
 #
 # ## Which strategy?
 #
 # What this course has measured about moving *f*'s last stage from the probe (LP-FT, notebook 08), for the number of
 # labels nearest to yours, on three tasks. `partial` does that. It is cheap, so it is tried unless the evidence is
-# against it. How sure is that advice? As sure as three other tasks can make it for a fourth. So the probe that training
-# starts from stays in the race: unless training lowers the validation loss, and gets no fewer right, the probe is kept.
+# against it. How sure is that advice? As sure as three other tasks can make it for a fourth; and there the rate was
+# chosen for each task, which is not done here. So the probe that training starts from stays in the race: unless
+# training lowers the validation loss, and gets no fewer right, the probe is kept.
 
 # %%
 grid = results.read("strategy_grid")
@@ -280,10 +282,11 @@ assert not example or score.low > trivial
 #
 # ## Do the probabilities mean what they say?
 #
-# **Temperature scaling** divides all logits $z$ by one number $T$, chosen on the validation pictures: the ranking
-# stays, the confidence moves. $T>1$: the model was too sure.
+# **Temperature scaling** divides all logits by one number $T$, chosen on the validation pictures: the ranking stays,
+# the confidence moves. $T>1$: the model was too sure. $T<1$: not sure enough, which *label smoothing* teaches: its
+# targets take `SMOOTHING` from the label, and share it out among all classes.
 #
-# $$p=\mathrm{softmax}(z/T)\qquad T=\arg\min_T\;-\frac1N\sum_i\log p_{i,y_i}$$
+# $$p=\mathrm{softmax}(\text{logits}/T)\qquad T=\arg\min_T\;-\frac1N\sum_i\log p_{i,y_i}$$
 
 
 # %%
@@ -306,8 +309,10 @@ plt.show()
 # %% [markdown]
 # **Read.** The dotted $T$ is used. It lies a little above the least of the curve, since it is chosen with targets of
 # $(N+1)/(N+2)$ in place of 1 (Platt 1999): were all pictures right, the least would lie at 0, and the next mistake be
-# infinitely bad. On the diagonal a model keeps its word; numbers count pictures. One $T$ from few pictures is itself
-# uncertain, so small gains or losses of the error mean nothing.
+# infinitely bad. On the diagonal a model keeps its word; numbers count pictures; the *error* is the mean gap to it. One
+# $T$ from few pictures is itself uncertain. And the error is not 0 even where a model keeps its word: 72 answers
+# *drawn* from such probabilities have one of about 0.1 in eight bins, one time in ten below 0.05 or above 0.15. So
+# small gains or losses of it mean nothing.
 #
 # ## The mistakes, by eye
 #
@@ -653,7 +658,7 @@ check("15.activation_map", activation_map)
 # - Look first: copies across parts spoil a result, the other faults only an example.
 # - A probe on frozen features is the start, the judge of labels, and the one to beat.
 # - "No difference that we can see" chooses the cheaper one.
-# - One number mends the confidence on average; by class look again.
+# - One number mends the confidence on average; look again by what was said.
 # - A model is its weights *and* its way to the pixels: hand over both, with a card.
 #
 # **Limits.** The example is 480 pictures of one kind, one split, one seed; rates and sizes were set on it and on drawn

@@ -16,6 +16,7 @@ def _masked_mean(answer):
     """h (N, T, D), mask (N, T) -> z (N, D): the mean over the real tokens of each text"""
     for N, T, D, seed in ((3, 7, 5, 0), (5, 11, 2, 1), (1, 5, 3, 2), (7, 7, 7, 3)):
         h, mask = _draw(N, T, D, seed=seed) + 0.5, _mask(N, T, seed)
+        h[:, :2, 0] = 0  # a number of a real token may be 0
         z = torch.stack([row[real].mean(0) for row, real in zip(h, mask, strict=True)])
         kept = h * mask[..., None]
         known = [
@@ -24,6 +25,7 @@ def _masked_mean(answer):
             (kept.sum(1), "this is the sum over the real tokens; divide by how many they are"),
             (kept.sum(1) / mask.sum(), "this divides by the real tokens of all texts; each text has its own number"),
             (kept.sum(1) / mask.sum(0).sum() * N, "this divides by the mean number of real tokens; each has its own"),
+            (kept.sum(1) / (kept != 0).sum(1).clamp_min(1), "a 0 in a real token's vector counts too: count the mask"),
             (h[:, 0], "this is the first token alone ([CLS])"),
             (kept.amax(1), "this is the largest value; the mean was asked"),
             (
@@ -121,7 +123,7 @@ def _merge(answer):
 @checker("10.word_weights")
 def _word_weights(answer):
     """words (n), score(text) -> n numbers: the score of all words minus that without word i"""
-    values = {"a": 0.25, "fine": 1.5, "not": -2.0, "film": 0.0, "great": 3.0, "tired": -1.25}
+    values = {"a": 0.25, "fine": 1.5, "not": -2.0, "film": 0.0, "great": 3.0, "tired": -1.25, "US": 0.5, "us": -0.75}
 
     def score(text):
         """Sum of values; "not" turns what follows, so that order and neighbours count"""
@@ -132,7 +134,7 @@ def _word_weights(answer):
             turn = -0.5 if word == "not" else 1.0
         return total
 
-    for words in map(str.split, ("not great not fine", "a great film", "fine fine tired a fine", "film")):
+    for words in map(str.split, ("not great not fine", "a great film", "fine fine tired a fine", "film", "us not US")):
         n, whole = len(words), score(" ".join(words))
         without = [score(" ".join(words[:i] + words[i + 1 :])) for i in range(n)]
         want = [whole - s for s in without]
@@ -150,6 +152,8 @@ def _word_weights(answer):
             ([whole - score("".join(words[:i] + words[i + 1 :])) for i in range(n)], "put spaces between the words"),
             ([score("".join(words)) - score("".join(words[:i] + words[i + 1 :])) for i in range(n)],
              "put spaces between the words"),
+            ([score(" ".join(words).lower()) - score(" ".join(words[:i] + words[i + 1 :]).lower()) for i in range(n)],
+             "the words as they stand: a score may tell capitals from small letters"),
             ([whole - score(" ".join(words[:i])) for i in range(n)], "all that follows word i is left out too"),
             ([whole - score(" ".join(words[i + 1 :])) for i in range(n)], "all that stands before is left out too"),
         ]  # fmt: skip

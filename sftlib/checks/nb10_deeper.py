@@ -142,6 +142,8 @@ def _within_by_hand(right, y, subjects):
         (100 * want, "this is in percent; a share lies between 0 and 1"),
         (1 - want, "this is the share of errors"),
         (best, "take the mean of the two classes, not the better one"),
+        *((sum(of[s, k].mean() * size[s] for s in names) / len(right), f"this is {kind} texts alone; take both")
+          for k, kind in enumerate(("negative", "positive"))),
         (sum(each[s] * size[s] for s in names), "divide by the number of texts"),
         (sum(each.values()), "divide by what was added up: weigh each subject by its texts, divide by all texts"),
     ]  # fmt: skip

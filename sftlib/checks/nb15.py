@@ -160,5 +160,10 @@ def _activation_map(answer):
         other = torch.einsum("c,chw->hw", W[(k + 1) % K], h).relu()
         known += [(other / other.max(), "this is the row of another class")] if other.max() > 0 else []
         expect(f"{C} channels, class {k} of {K}", answer(h.clone(), W.clone(), k), want, known=known)
+    h, W = _draw(3, 2, 5, seed=20).abs() + 0.5, _draw(2, 3, seed=21).abs() + 0.5
+    raw = torch.einsum("c,chw->hw", W[1], h)
+    stretched = (raw - raw.min()) / (raw.max() - raw.min())
+    known = [(stretched, "0 is where nothing speaks for the class: ReLU, no stretching of what is positive everywhere")]
+    expect("a picture in which everything speaks for the class", answer(h, W, 1), raw / raw.max(), known=known)
     zero = answer(-torch.ones(3, 2, 5), torch.ones(2, 3), 1)
     expect("a picture in which nothing speaks for the class", zero, torch.zeros(2, 5))
