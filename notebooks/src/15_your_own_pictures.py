@@ -342,7 +342,7 @@ plt.show()
 
 # %% tags=["varies"]
 def update(settings):
-    k, j = (data.classes.index(settings[name]) for name in ("truth", "predicted"))
+    k, j = (numbered.index(settings[name]) for name in ("true", "predicted"))
     return k, j, ((truth == k) & (guess == j)).nonzero().flatten()[:3]
 
 
@@ -354,8 +354,9 @@ def plot(axes, found):
 
 
 matrix = metrics.confusion_matrix(guess, truth, num_classes=K)
-cells = {name: Dropdown(options=data.classes) for name in ("truth", "predicted")}
-explorer = Explorer(cells, update, plot, figsize=(9.5, 3.2), columns=4)
+numbered = [f"{k} {name}" for k, name in enumerate(data.classes)]
+lists = {n: Dropdown(options=numbered, description=n) for n in ("true", "predicted")}
+explorer = Explorer(lists, update, plot, figsize=(9.5, 3.2), columns=4)
 display(explorer)
 explorer.still()
 

@@ -19,6 +19,8 @@ def test_notebook_10(run):
     for words in ("a terrible, terrible car", "The goalkeeper saved a penalty", ""):
         notebook.after_change(image, lambda words=words: box.fill(words))
     notebook.after_change(image, lambda: box.press_sequentially("not bad"))
+    page.wait_for_timeout(500)  # the last key has reached the kernel,
+    expect(page.get_by_text("(ipykernel) | Idle").first).to_be_visible(timeout=30_000)  # and is answered
     notebook.shot("notebook_10_not_bad")
     notebook.after_change(image, lambda: notebook.choose(0, "topics"))
     notebook.after_change(image, lambda: box.fill("The goalkeeper saved a penalty"))
