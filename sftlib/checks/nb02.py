@@ -65,7 +65,10 @@ def _cut(answer):
     relu = nn.ReLU()
     chain = nn.Sequential(nn.Linear(5, 7), relu, nn.Linear(7, 3), nn.Tanh(), nn.Linear(3, 2))  # in train mode
     twice = nn.Sequential(nn.Linear(5, 5), relu, nn.Linear(5, 3), relu, nn.Linear(3, 2)).eval()
-    x = torch.randn(11, 5, generator=torch.Generator().manual_seed(0))
+    draws = torch.Generator().manual_seed(0)
+    x = torch.randn(11, 5, generator=draws)
+    for p in (*chain.parameters(), *twice.parameters()):
+        nn.init.normal_(p, generator=draws)  # the same at each check: no layer's output is all positive by chance
     for model in (chain, twice):
         for k in (2, 1, 4, 0, 5):
             _one_cut(answer, model, k, x, "" if model is chain else ", one ReLU used twice")
