@@ -88,7 +88,14 @@ def _summed(model, x, y, size):
 
 RIGHT = {
     "06.accumulate": [_accumulate, _with_sums, _by_autograd],
-    "06.waits": [{"E", "F", "H"}, ["h", "f", "e"], "EFH", "e, f, h", lambda: {"E ", "F", "H"}],
+    "06.waits": [
+        {"E", "F", "H"},
+        ["h", "f", "e"],
+        "EFH",
+        "e, f, h",
+        lambda: {"E ", "F", "H"},
+        dict.fromkeys("FEH").keys(),
+    ],
 }
 WRONG = {
     "06.accumulate": [

@@ -337,10 +337,8 @@ assert on_val[3e-2] > 0.9 * constant
 fig, ax = plt.subplots(figsize=(8, 3.4))
 ax.set(yscale="log", xlim=(0, 147))
 plotting.curves(ax, lines, xlabel="step", ylabel="training loss, mean of 10 steps")
-ax.axhline(constant, color="black", ls=":", lw=1.2)
-ax.set_title(
-    f"rate: loss on validation (dotted: constant, {constant:.2f})", fontsize=11
-)
+ax.axhline(constant, color="0.75", lw=4, zorder=0)
+ax.set_title(f"rate: loss on validation (grey: constant, {constant:.2f})", fontsize=11)
 plt.show()
 
 # %% [markdown]

@@ -1,5 +1,7 @@
 """Checkers of notebook 06: a batch in parts, and lines that wait."""
 
+from collections.abc import Set
+
 import torch
 import torch.nn.functional as F
 
@@ -80,7 +82,7 @@ WAIT = {"E", "F", "H"}
 def _waits(answer):
     """a set of letters: the lines that make the host wait for the device"""
     answer = answer() if callable(answer) else answer
-    require(isinstance(answer, str | set | frozenset | list | tuple), 'expected a set of letters such as {"A", "B"}')
+    require(isinstance(answer, str | Set | list | tuple), 'expected a set of letters such as {"A", "B"}')
     letters = {str(letter).strip().upper() for letter in answer} - {"", ","}
     require(letters <= set(LINES), f"got {', '.join(sorted(letters - set(LINES)))}; the lines are A to H")
     extra, missing = sorted(letters - WAIT), sorted(WAIT - letters)
