@@ -3,6 +3,8 @@
 import csv
 import importlib.util
 import os
+import random
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -33,6 +35,28 @@ def run(name, *words):
     """The script in a process of its own -> what it said"""
     line, environment = command(name, *words)
     return subprocess.run(line, capture_output=True, text=True, env=environment)
+
+
+def heed_ctrl_c():
+    """In the child: a shell starts what runs in the background deaf to it, and all that this starts"""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def ended(name, number, after, *words):
+    """The script in another process, sent a signal some time after it said a word -> exit code, its errors"""
+    line, environment = command(name, *words)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    pipes["preexec_fn"] = None if os.name == "nt" else heed_ctrl_c
+    with subprocess.Popen(line, text=True, env=environment, **pipes) as child:
+        said = any(after in words for words in child.stdout)
+        if said:
+            try:
+                child.wait(random.uniform(0, 0.2))
+            except subprocess.TimeoutExpired:
+                child.send_signal(number)
+        _, errors = child.communicate(timeout=60)
+    assert said, errors
+    return child.returncode, errors
 
 
 def table(path):

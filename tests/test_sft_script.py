@@ -4,12 +4,10 @@ On a tiny language model with a tokenizer of single bytes, made on the spot (tes
 """
 
 import json
-import os
 import random
 import re
 import shutil
 import signal
-import subprocess
 from collections import Counter
 
 import pytest
@@ -17,7 +15,7 @@ import talks
 import torch
 from helpers import said
 from launching import torchrun
-from scripts import ROOT, command, run, script, table
+from scripts import ROOT, ended, run, script, table
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from sftlib.backbones import as_transformers, load_model, smollm2
@@ -376,34 +374,12 @@ def test_bfloat16_is_close_to_float32_and_kept(net, data, wholes, tmp_path):
 # --- stopped and gone on -----------------------------------------------------------------------------------------
 
 
-def heed_ctrl_c():
-    """In the child: a shell starts what runs in the background deaf to it, and all that this starts"""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def ended(number, after, *words):
-    """A run in another process that is sent a signal some time after it said a word -> exit code, its errors"""
-    line, environment = command("sft", *words)
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    pipes["preexec_fn"] = None if os.name == "nt" else heed_ctrl_c
-    with subprocess.Popen(line, text=True, env=environment, **pipes) as child:
-        said = any(after in words for words in child.stdout)
-        if said:
-            try:
-                child.wait(random.uniform(0, 0.2))
-            except subprocess.TimeoutExpired:
-                child.send_signal(number)
-        _, errors = child.communicate(timeout=60)
-    assert said, errors
-    return child.returncode, errors
-
-
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_killed_at_any_moment_and_resumed_a_run_ends_to_the_bit_as_if_never_stopped(
     strategy, net, data, wholes, tmp_path
 ):
     words = [data, "--out", tmp_path, "--model", net, *WORDS, "--strategy", strategy, "--checkpoint-every", "1"]
-    ended(signal.SIGKILL, random.choice(["1 worker", "before ", "epoch 1/3", "epoch 2/3", "epoch 3/3"]), *words)
+    ended("sft", signal.SIGKILL, random.choice(["1 worker", "before ", "epoch 1/3", "epoch 2/3", "epoch 3/3"]), *words)
     there = (tmp_path / "last.pt").exists()
     assert script("sft").main(["--out", str(tmp_path), "--resume"] if there else [*map(str, words), "--resume"]) == 0
     assert_same_run(tmp_path, wholes(strategy))
@@ -429,7 +405,7 @@ def test_an_export_that_was_stopped_is_made_again(wholes, tmp_path):
 
 def test_ctrl_c_ends_with_130_and_a_word_and_the_run_can_go_on(net, data, tmp_path):
     words = (data, "--out", tmp_path, "--model", net, *WORDS, "--epochs", "29")
-    code, errors = ended(signal.SIGINT, "epoch 1/29", *words)
+    code, errors = ended("sft", signal.SIGINT, "epoch 1/29", *words)
     assert code == 130 and errors.splitlines()[-1].startswith("sft.py: stopped; --resume goes on"), errors
     assert "Traceback" not in errors, errors
     script("sft").main(["--out", str(tmp_path), "--resume"])

@@ -8,8 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from scripts import CLASSES, WORDS, assert_same_run, draw_noise, run, script, table
-from test_train_strategies import ended
+from scripts import CLASSES, WORDS, assert_same_run, draw_noise, ended, run, script, table
 
 from sftlib.datasets import image_folder, loader
 from sftlib.metrics import temperature
@@ -182,7 +181,7 @@ def test_two_looks_are_tested_and_predicted_when_asked_for(pictures, trained, tm
 def test_killed_at_any_moment_and_resumed_ends_to_the_bit_as_if_never_stopped(more, pictures, trained, tmp_path):
     after = random.choice(["1 worker", "epoch 1/3", "epoch 2/3", "epoch 3/3"])
     words = ("--checkpoint-every", "1", "--strategy", "probe", *more)
-    ended(pictures, tmp_path, signal.SIGKILL, after, *words)
+    ended("train", signal.SIGKILL, after, pictures, "--out", tmp_path, *WORDS, *words)
     assert script("train").main([str(pictures), "--out", str(tmp_path), *WORDS, *words, "--resume"]) == 0
     assert_same_run(tmp_path, trained(*WORDS, *words))
 

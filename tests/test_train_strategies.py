@@ -1,16 +1,14 @@
 """tools/train.py: every strategy, killed and resumed; Ctrl-C; a budget of time; broken files; --check."""
 
-import os
 import random
 import shutil
 import signal
-import subprocess
 from types import SimpleNamespace
 
 import pytest
 import torch
 from PIL import Image
-from scripts import WORDS, assert_same_run, command, draw_noise, run, script, table
+from scripts import WORDS, assert_same_run, draw_noise, ended, run, script, table
 
 from sftlib.adaptation import LoRA
 from sftlib.backbones import load_backbone
@@ -38,44 +36,20 @@ def wholes(pictures, tmp_path_factory):
     return of
 
 
-def heed_ctrl_c():
-    """In the child: a shell starts what runs in the background deaf to it, and all that this starts"""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def ended(pictures, out, number, after, *more):
-    """A run in another process that is sent a signal some time after it said a word -> exit code, its errors"""
-    line, environment = command("train", pictures, "--out", out, *WORDS, *more)
-    pipes = {
-        "stdout": subprocess.PIPE,
-        "stderr": subprocess.PIPE,
-        "preexec_fn": None if os.name == "nt" else heed_ctrl_c,
-    }
-    with subprocess.Popen(line, text=True, env=environment, **pipes) as child:
-        said = any(after in words for words in child.stdout)
-        if said:
-            try:
-                child.wait(random.uniform(0, 0.2))
-            except subprocess.TimeoutExpired:
-                child.send_signal(number)
-        _, errors = child.communicate(timeout=60)
-    assert said, errors
-    return child.returncode, errors
-
-
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_killed_at_any_moment_and_resumed_every_strategy_ends_to_the_bit_as_if_never_stopped(
     strategy, pictures, wholes, tmp_path
 ):
     after = random.choice(["1 worker", "epoch 1/3", "epoch 2/3"])
-    ended(pictures, tmp_path, signal.SIGKILL, after, "--strategy", strategy, "--checkpoint-every", "1")
+    words = [pictures, "--out", tmp_path, *WORDS, "--strategy", strategy, "--checkpoint-every", "1"]
+    ended("train", signal.SIGKILL, after, *words)
     words = [str(pictures), "--out", str(tmp_path), *WORDS, "--strategy", strategy, "--checkpoint-every", "1"]
     assert script("train").main([*words, "--resume"]) == 0
     assert_same_run(tmp_path, wholes(strategy))
 
 
 def test_ctrl_c_ends_with_130_and_a_word_and_the_run_can_go_on(pictures, wholes, tmp_path):
-    code, errors = ended(pictures, tmp_path, signal.SIGINT, "epoch 1/9", "--epochs", "9")
+    code, errors = ended("train", signal.SIGINT, "epoch 1/9", pictures, "--out", tmp_path, *WORDS, "--epochs", "9")
     assert code == 130 and errors.splitlines()[-1].startswith("train.py: stopped; --resume goes on"), errors
     assert "Traceback" not in errors, errors
     script("train").main(["--out", str(tmp_path), "--resume"])

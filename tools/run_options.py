@@ -27,6 +27,19 @@ def number(kind: type, low: float, high: float = math.inf, *, above: bool = Fals
     return read
 
 
+def parsed(
+    parser: argparse.ArgumentParser, words: list[str] | None, kept: Sequence[str]
+) -> tuple[argparse.Namespace, bool]:
+    """The command line's words -> options, of which at --resume those left out are the run's; whether they were"""
+    options = parser.parse_args(words)
+    last = options.out / "last.pt"
+    resumed = options.resume and last.exists()
+    if resumed:
+        parser.set_defaults(**options_of_run(last, kept))
+        options = parser.parse_args(words)
+    return options, resumed
+
+
 def options_of_run(path: Path, names: Sequence[str]) -> dict:
     """The options of these names that the run at ``path`` was started with"""
     state = load_safely(path)

@@ -23,11 +23,8 @@ SIDE, GAIN = 768, 0.8  # of the product that is timed; the part of float32's tim
 def arguments(words: list[str] | None, description: str) -> argparse.Namespace:
     """The command line's words -> options; at --resume those that are left out are the run's"""
     parser = _parser(description)
-    options = parser.parse_args(words)
-    if options.resume and (options.out / "last.pt").exists():
-        parser.set_defaults(**run_options.options_of_run(options.out / "last.pt", KEPT))
-        options = parser.parse_args(words)
-    else:
+    options, resumed = run_options.parsed(parser, words, KEPT)
+    if not resumed:
         _require_of_strategy(parser, options)
     if options.data is None:
         parser.error(f"expected a file of JSON lines, or --resume with a run that is there: {options.out / 'last.pt'}")

@@ -22,10 +22,7 @@ EPOCHS, MOST_EPOCHS = 5, 50  # without and with --time-budget
 def arguments(words: list[str] | None, description: str) -> argparse.Namespace:
     """The command line's words -> options; at --resume those that are left out are the run's"""
     parser = _parser(description)
-    options = parser.parse_args(words)
-    if options.resume and (options.out / "last.pt").exists():
-        parser.set_defaults(**run_options.options_of_run(options.out / "last.pt", KEPT))
-        options = parser.parse_args(words)
+    options, _ = run_options.parsed(parser, words, KEPT)
     if options.class_weights and options.class_sampling:
         parser.error("got --class-weights and --class-sampling; expected one: both would count rare classes twice")
     if options.labels and not options.pictures:
