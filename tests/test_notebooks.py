@@ -210,16 +210,16 @@ def test_the_length_of_a_source_counts_what_a_learner_reads():
         source.Cell("markdown", "many words " * 97, ("solution",)),
         source.Cell("code", "%timeit 2"),
     ]
-    assert source.length(cells) == source.Length(5, 2, 3 + 3, 1, 4, 2)
+    assert source.length(cells) == source.Length(5, 2, 3 + 3, 7 + 5 + 5, 1, 4, 2)
     assert source.length(cells).minutes == 5  # 6 / 150 + 2 + 5 = 7.04
-    assert source.Length(50, 29, 1999, 5, 12, 15).minutes == 65  # 13.3 + 29 + 25 = 67.3
+    assert source.Length(50, 29, 1999, 2300, 5, 12, 15).minutes == 65  # 13.3 + 29 + 25 = 67.3
 
 
 @pytest.mark.parametrize(
     "more, words, held_when_deeper",
     [
         ([source.Cell("code", "x = 2")] * 45, "51 cells; at most 50", False),
-        ([source.Cell("markdown", "word " * 1997)], "2009 words; at most 2000", False),
+        ([source.Cell("markdown", "word " * 1997)], "2020 words with the hints; at most 2000", False),
         ([source.Cell("code", "import re\n" * 13)], "13 lines of import; at most 12", False),
         ([source.Cell("code", "x = 2\n" * 16)], "16 lines in a cell; at most 15", True),
         ([source.Cell("markdown", "### ★ Exercise 7")], "6 exercises; expected 5", False),

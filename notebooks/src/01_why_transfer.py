@@ -2,8 +2,7 @@
 # # 01 Why transfer? What a network that saw a million photographs is worth on pictures it has never seen
 #
 # Notebook 00 took *f* from ImageNet and it worked. Was ImageNet the reason? Here the same pictures are also learned
-# from raw pixels, from random weights, and from eleven numbers. On the way a model is caught that is right for the
-# wrong reason.
+# from raw pixels, random weights, and eleven numbers. One model turns out right for the wrong reason.
 #
 # Afterwards you can
 #
@@ -46,11 +45,9 @@ plt.show()
 # | source task | 1,000 kinds of things on ImageNet's photographs | what *f* was trained on: **pretraining** |
 # | target task | defect, yes or no | what we want, with few labels |
 # | domain shift | everyday photographs → infrared pictures of cells | the pictures themselves differ |
-# | **feature extraction** | *f* frozen, only *g* learns | with a linear *g*: a *linear probe* of *f* |
+# | **feature extraction** | *f* **frozen** (nothing in it changes), *g* learns | linear *g*: a *linear probe* of *f* |
 # | **fine-tuning** | *f* starts pretrained and learns on | more freedom, more cost |
 # | from scratch | *f* starts random | no transfer: the control |
-#
-# **Frozen** means: nothing in *f* changes while *g* learns.
 
 # %% tags=["setup"]
 size = profile()
@@ -132,13 +129,13 @@ print(f"the nearest neighbour has the same answer for {by_hand:.1%} of {len(z)}"
 assert abs(features.knn_accuracy(x, y, k=1) - by_hand) < 1e-9  # from sftlib
 
 # %% [markdown]
-# That is a classifier already. With *k* neighbours that vote it is called **k nearest neighbours** (kNN).
+# With *k* neighbours that vote, this is a classifier: **k nearest neighbours** (kNN).
 #
 # ## Four things that *g* could read
 #
 # - **brightness**: eleven numbers, the mean, the deviation and nine quantiles of the grey values;
 # - **pixels**: 1,024 numbers;
-# - **random f**: 512 features of SqueezeNet *before* anybody trained it, with random weights;
+# - **random f**: 512 features of SqueezeNet *before* training, with random weights;
 # - **pretrained f**: 512 features of SqueezeNet from ImageNet.
 #
 # What a pretrained network does better than a random one, it has *learned*.
@@ -225,9 +222,8 @@ for question, y in truth.items():
 
 # %% [markdown]
 # **Read.** (c). The pretrained features lead in every row, but over 334 pictures the lead over raw pixels is *no
-# difference that we can see* for either question. And the random network, in which nothing was ever trained, is not far
-# behind: what counts is what a network adds to the pixels. An interval without 0 beside *pixels* would have refuted
-# (c).
+# difference that we can see* for either question. And the random network is not far behind: what counts is what a
+# network adds to the pixels. An interval without 0 beside *pixels* would have refuted (c).
 #
 # ## Right for the wrong reason
 #
@@ -306,11 +302,11 @@ assert lost < losses["pretrained f, middle", "pretrained f, whole"].interval.mea
 # Now with *n* labels, from 10 to 1,000, six ways: *g* alone on each of the four, and two in which *f* learns too,
 # **from scratch** and **fine-tuned**: one recipe, started from random and from pretrained weights.
 #
-# What was tuned, on what: each way has its own penalty or rate, chosen on the 222 validation pictures by balanced
-# accuracy. A penalty of five for each number of labels, on four runs not used again; a rate of three, with 100 labels
-# (for 10 to 100) or 300 (for 300 and 1,000), on two runs or one. So "10 labels" are ten to learn from and 222 more to
-# choose by. Many choices lie at the edge of what was tried (printed below): a wider search might change a curve. Five
-# seeds decide which pictures are labelled, and all that is random.
+# Each way has its own penalty or rate, chosen on the 222 validation pictures by balanced accuracy. A penalty of five
+# for each number of labels, on four runs not used again; a rate of three, with 100 labels (for 10 to 100) or 300 (for
+# 300 and 1,000), on two runs or one. So "10 labels" are ten to learn from and 222 more to choose by. Many choices lie
+# at the edge of what was tried (printed below): a wider search might change a curve. Five seeds decide which pictures
+# are labelled, and all that is random.
 
 # %%
 rows = results.read("label_budget")
@@ -410,8 +406,8 @@ assert not seen["defect", "pretrained f, frozen", 300].visible
 # ## How many labels is pretraining worth?
 #
 # Read the picture sideways. What one way reaches with *n* labels, how many would the *other* have needed for it? Its
-# mean curve, read backwards on the logarithmic axis, answers for each seed; beyond its ends only "10 or fewer" and
-# "1,000 or more".
+# mean curve, read backwards on the logarithmic axis, answers for each seed, hence the ranges; beyond its ends only "10
+# or fewer" and "1,000 or more".
 
 
 # %%
@@ -430,10 +426,10 @@ worth("cell type", "pretrained f, frozen", "random f, frozen")
 worth("defect", "fine-tuned", "from scratch")
 
 # %% [markdown]
-# **Read.** The ranges are those of the seeds. For the cell type ten labels do what at least 146 do with a random *f*:
-# fifteen times as many, or more. For defects a hundred are worth anything from an eighth as many to ten times, or
-# more: where the other curve is flat, a small difference in height is a huge one sideways. "Pretraining is worth ten
-# times the labels" is a sentence about one task, one way and one budget.
+# **Read.** For the cell type ten labels do what at least 146 do with a random *f*: fifteen times as many, or more. For
+# defects a hundred are worth anything from an eighth as many to ten times, or more: where the other curve is flat, a
+# small difference in height is a huge one sideways. "Pretraining is worth ten times the labels" is a sentence about one
+# task, one way and one budget.
 #
 # ## Where it breaks: the control that nobody ran
 #
@@ -567,7 +563,7 @@ check("01.neighbours", neighbours)
 # </details>
 # <details><summary>Hint 3</summary>
 #
-# Each class counts the same; a mean over all rows is plain accuracy.
+# Take the mean over classes, not over rows.
 #
 # </details>
 
@@ -591,11 +587,11 @@ check("01.balanced", balanced)
 #
 # Complete `labels_needed`: the number of labels at which a measured curve **first** reaches `target`, read off the
 # straight line between two measured points, drawn on a *logarithmic* axis of labels. `labels[0]` if the curve starts at
-# or above the target, `np.inf` if it never gets there. The curve may dip in between, so `np.interp` will not do.
+# or above the target, `np.inf` if it never gets there. The curve may dip, so `np.interp` will not do.
 #
 # <details><summary>Hint 1</summary>
 #
-# The crossing lies between the first point at or above the target and the one before.
+# Find the first point at or above the target, and the one before.
 #
 # </details>
 # <details><summary>Hint 2</summary>

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 02 Decoupling: can any model be cut into an extractor f and a classifier g?
 #
-# A network looks like one thing. Here it becomes two, *f* and *g*, with *z* handed over between them. Six networks are
-# cut: two for pictures, two for text, one that paints regions, one that draws boxes. Then the halves are used apart.
+# Here a network becomes two, *f* and *g*, with *z* handed over between them. Six networks are cut: two for pictures,
+# two for text, one that paints regions, one that draws boxes. Then the halves are used apart.
 #
 # Afterwards you can
 #
@@ -99,8 +99,8 @@ print("the uncut network in train mode, twice:", twice)
 
 # %% [markdown]
 # *Equal to the bit* is the right demand: the same operations in the same order give the same bits, so in eval mode any
-# difference means that something was left out (here, the flattening). Why `.eval()`? A *dropout* layer sets random
-# entries to zero while training, so in train mode the uncut network does not even equal *itself*.
+# difference means that something was left out (here, the flattening). In train mode a *dropout* layer sets random
+# entries to zero, so the uncut network does not even equal *itself*.
 #
 # *z* need not be a list of numbers: *g* begins with a convolution here, so *z* is a map, 512 channels of 13 × 13.
 #
@@ -123,7 +123,7 @@ with torch.inference_mode():
 # %% [markdown]
 # ## Any model: six networks, the same two names
 #
-# `Model(backbone, head)` does nothing but `head(backbone(x))`. Do the two names hold for the awkward models too?
+# `Model(backbone, head)` does nothing but `head(backbone(x))`. Do the two names hold for awkward models too?
 #
 # A text enters as *tokens*, whole numbers that stand for words: x is (N, T). Each token is looked up as a vector (an
 # *embedding*). A **GRU** then reads from left to right and updates a summary at each token. A **Transformer** lets
@@ -157,11 +157,11 @@ class Adaptor(nn.Module):
 
 
 # %% [markdown]
-# **DeepLab** names each pixel (*segmentation*). At the end it enlarges its small map to the size of the picture,
-# which the map does not tell, so *z* is a pair: the map and the size. **Faster R-CNN** draws boxes around things
+# **DeepLab** names each pixel (*segmentation*). At the end it enlarges its small map to the size of the picture, which
+# the map does not tell, so *z* is a pair: the map and the size. **Faster R-CNN** draws boxes around things
 # (*detection*). Its *f* resizes the pictures and makes maps at several scales; its *g* proposes and classifies boxes.
-# So *z* is the resized pictures, the maps, and the sizes before. All weights are random. (The detector's thresholds
-# are set so that it shows boxes although it has learned nothing: two empty answers would prove nothing.)
+# So *z* is the resized pictures, the maps, and the sizes before. All weights are random. (The detector's thresholds let
+# it show boxes untrained: two empty answers would prove nothing.)
 
 
 # %%
@@ -461,12 +461,11 @@ assert right < constant - 0.1
 
 # %% [markdown]
 # To this *f*, 0 is the mean colour of photographs, so with Lite0's numbers every picture is nearly an even grey. *g*
-# answers all the same, and is right less often than the constant answer, without an error. So the preprocessing is an
-# attribute of *f* (`f.preprocess`).
+# answers all the same, and is right less often than the constant answer. So `f.preprocess` is an attribute of *f*.
 #
 # ## Play
 #
-# Where does the cut give *g* half of the work? Half of the parameters? (The title says which cut was proved above.)
+# Where does the cut give *g* half of the work? Half of the parameters?
 
 # %%
 s, b, r, e = squeeze.features, transformer.body.layers, resnet, detector
@@ -534,7 +533,7 @@ explorer.still()
 # </details>
 # <details><summary>Hint 3</summary>
 #
-# Make a list with one count a stage; both answers are sums over a part of it.
+# Make a list of counts, one a stage; sum each part of it.
 #
 # </details>
 
@@ -565,7 +564,7 @@ check("02.sides", sides)
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# What does a slice of one give you? Print it.
+# Print a slice of one.
 #
 # </details>
 # <details><summary>Hint 3</summary>
@@ -593,7 +592,7 @@ check("02.cut", cut_at)
 #
 # <details><summary>Hint 1</summary>
 #
-# A `Model` is made from two modules; you have one.
+# A `Model` takes two modules; you have one.
 #
 # </details>
 # <details><summary>Hint 2</summary>
@@ -657,7 +656,7 @@ check("02.convolution_work", convolution_work)
 # ### ★ Exercise 5: extract without leaving a trace
 #
 # Complete `features`: z = *f*(*x*) in eval mode (no dropout, BatchNorm with its stored statistics) and without
-# gradients. Afterwards *f* is as it was: **each** of its modules in the mode it had. Some may have been in eval mode.
+# gradients. Afterwards *f* is as it was: **each** of its modules in the mode it had, train or eval.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -671,7 +670,7 @@ check("02.convolution_work", convolution_work)
 # </details>
 # <details><summary>Hint 3</summary>
 #
-# Remember each mode first, and set it back one by one: `f.train()` would set all to the same.
+# Remember each mode first, and set each back: `f.train()` would make all the same.
 #
 # </details>
 

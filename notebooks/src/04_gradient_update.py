@@ -2,7 +2,7 @@
 # # 04 The gradient update: f ← f − α ∂L/∂f, g ← g − α ∂L/∂g
 #
 # **What does this line do, exactly?** Here you derive it for a network of two layers, index by index, check it in three
-# ways, find out which loss moves which half, and see on a real network what a step too long does.
+# ways, and see on a real network what a step too long does.
 #
 # Afterwards you can
 #
@@ -33,8 +33,8 @@ use_style()
 # ## The idea
 #
 # The forward arrows compute the loss. The dashed arrows carry the **gradient** back: how fast *L* grows with each
-# number in *f* and *g*. A step goes the other way, and α, the *learning rate*, says how far. Two dashed arrows arrive
-# at *z* and go on into *f*, one from each loss. Only one arrives at *g*. Which loss moves which part is the *ledger*.
+# number in *f* and *g*. A step goes the other way, and α, the *learning rate*, says how far. Two dashed arrows, one
+# from each loss, go through *z* into *f*; only one arrives at *g*. Which loss moves which part is the *ledger*.
 
 # %%
 fig, ax = plt.subplots(figsize=(9, 3.4))
@@ -90,7 +90,7 @@ def both_losses(A, B, x=x, mu=mu):
 # $$\frac{\partial}{\partial l_k}\log\sum_j e^{l_j} = \frac{e^{l_k}}{\sum_j e^{l_j}} = p_k$$
 #
 # and that of $-l_y$ is −1 for *k* = *y* and 0 elsewhere. With $Y_{ik}$ = 1 where *k* is row *i*'s class, the mean over
-# N rows gives the *error* **E**, what was said minus what is right:
+# N rows gives the *error* **E**, prediction minus truth:
 #
 # $$E_{ik} = \frac{\partial L_g}{\partial l_{ik}} = \frac{p_{ik} - Y_{ik}}{N}$$
 #
@@ -204,8 +204,8 @@ assert torch.equal(stuck + 1e-10, stuck)
 #
 # ## The ledger
 #
-# The same gradients in one colour scale. Beside the loss as it is (**joint**), a second method: `z.detach()` is the
-# same numbers with the way back cut off (a **stop-gradient**), and *g* reads that.
+# The same gradients in one colour scale. Beside the loss as it is (**joint**), a second method: *g* reads `z.detach()`,
+# the same numbers with the way back cut off (a **stop-gradient**).
 #
 # **Predict**: which panels of the last column differ from those of the third, and what are they equal to?
 
@@ -283,7 +283,7 @@ agree("train_step: B", g.weight, B - LR_G * dB, 1e-12)
 #
 # It shrinks while $|1 - \alpha\kappa_j| < 1$, that is $\alpha < 2/\kappa_j$: **the steepest direction sets the limit,
 # $\alpha < 2/\kappa_{\max}$.** The slowest direction: up to $\alpha = 2/(\kappa_{\min}+\kappa_{\max})$ the flattest
-# one; from there to the limit the steepest, which jumps to and fro across the valley.
+# one; from there to the limit the steepest, which jumps across the valley.
 
 # %%
 KAPPA = np.array([1.0, 10.0])  # so the limit is 2 / 10, and both are equal at 2 / 11
@@ -310,7 +310,7 @@ for alpha in (0.02, 0.18, 0.198, 0.202, 0.21):
 # Is any of this true of a network with 387,202 numbers? SqueezeNet's lower stages run once: *h*. *f* is its last stage
 # with the pooling, *g* a new linear layer. The pictures are drawn at random.
 #
-# The largest curvature is found by multiplying a vector by the matrix of second derivatives again and again (*power
+# The largest curvature is found by repeatedly multiplying a vector by the matrix of second derivatives (*power
 # iteration*): its part along the steepest direction grows fastest.
 
 # %%
@@ -409,8 +409,8 @@ plt.show()
 # %% [markdown]
 # ## A batch in pieces
 #
-# A batch that is too large for the memory is cut into *micro-batches*: `backward` on each, gradients add up, then one
-# step (*accumulation*). Where *L* is a mean over N pictures, each piece counts with its share:
+# A batch too large for the memory is cut into *micro-batches*: `backward` on each, gradients add up, then one step
+# (*accumulation*). Where *L* is a mean over N pictures, each piece counts with its share:
 # $L = \sum_k \frac{n_k}{N} L_k$. **Predict**: 20 pictures as one batch, and in pieces of 8, 7 and 5, weighted so. When
 # are the gradients equal up to rounding?
 #
@@ -485,15 +485,15 @@ weight.square().sum().backward()
 weight -= 0.1 * weight.grad
 
 # %% [markdown]
-# A *leaf* is a tensor that was made, not computed, and autograd watches what is done to it. An update belongs under
-# `torch.no_grad()`. `weight = weight - 0.1 * weight.grad` raises nothing and is worse: it makes a *new* tensor, which
-# the model does not know of, and nothing learns.
+# Autograd watches what is done to a *leaf*, a tensor made, not computed. An update belongs under `torch.no_grad()`.
+# `weight = weight - 0.1 * weight.grad` raises nothing and is worse: it makes a *new* tensor, unknown to the model, and
+# nothing learns.
 #
 # ## Play
 #
 # The bowl, with **momentum** β: a velocity *v* ← β *v* + ∇L, and the step is −α *v*. α is given as a share of the limit
 # $2/\kappa_{\max}$. With β = 0, raise α until the walk diverges: is it at 1? Then β = 0.5: the limit moves to
-# $1 + \beta = 1.5$. Points outside the frame are counted in the title. (The still picture: β = 0, share 0.99.)
+# $1 + \beta = 1.5$. (The still picture: β = 0, share 0.99.)
 
 # %%
 starts = {"both": (-4, 1), "on the wall": (0, 4), "along the valley": (-4, 0)}
@@ -584,7 +584,7 @@ check("04.backward", backward)
 #
 # <details><summary>Hint 1</summary>
 #
-# Is there a way along the forward arrows from the part to the loss?
+# Do the forward arrows lead from the part to the loss?
 #
 # </details>
 # <details><summary>Hint 2</summary>
@@ -626,7 +626,7 @@ check("04.ledger", ledger_answer)
 # ### ★ Exercise 3: one step by hand
 #
 # Complete `one_step`: *p* ← *p* − α ∂L/∂*p* for every parameter in the list, in place, as `torch.optim.SGD` would. It
-# is called again and again with a fresh loss.
+# is called repeatedly, with a fresh loss.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -669,7 +669,7 @@ check("04.step", one_step)
 #
 # <details><summary>Hint 1</summary>
 #
-# Along an eigenvector of *H* a step is a multiplication. By what?
+# By what does a step multiply an eigenvector of *H*?
 #
 # </details>
 # <details><summary>Hint 2</summary>

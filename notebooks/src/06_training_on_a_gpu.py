@@ -7,12 +7,12 @@
 #
 # Afterwards you can
 #
-# - say what a step waits for, and which of the usual remedies can help *your* machine;
-# - watch, pause and steer a run, and have it go on to the last bit after a crash;
+# - say what a step waits for, and which usual remedies can help *your* machine;
+# - watch, pause and steer a run, and resume it to the last bit after a crash;
 # - compute one update in parts, when memory is short.
 #
-# **65 minutes** to read and try, 1 minute to run. You need notebook 00; notebook 04 helps. Arithmetic in 16 bits,
-# compiling, a profile and several devices stand in the second notebook of this number, *Going deeper*.
+# **65 minutes** to read and try, 1 minute to run. You need notebook 00; notebook 04 helps. *Going deeper*, the second
+# notebook, has 16-bit arithmetic, compiling, a profile and several devices.
 
 # %% tags=["setup"]
 import subprocess
@@ -82,9 +82,9 @@ for name, count in of_one.items():
 assert of_one["float32"] == 4 * of_one["uint8"]
 
 # %% [markdown]
-# So pictures wait as `uint8` and become `float32` batch by batch. Whoever keeps a data set as floats needs four times
-# the memory and sends four times the bytes. A few gigabytes of `uint8` fit into a GPU's memory; then the loader reads,
-# augments and preprocesses there, and nothing is sent at all.
+# So pictures wait as `uint8` and become `float32` batch by batch. Floats need four times the memory, and four times the
+# bytes are sent. A few gigabytes of `uint8` fit into a GPU's memory; then the loader reads, augments and preprocesses
+# there, and nothing is sent.
 
 
 # %%
@@ -174,9 +174,8 @@ assert min(spent.values()) >= 0
 # %% [markdown]
 # **Read.** On a CPU: (c) and (d), and sending is nothing, for the batch is there already. By products alone (d) would
 # take twice as long as (c): the gradient by the input and the one by the weights. If your bars say otherwise, forward
-# does something besides products (in *Going deeper* a profile names it).
-# The faster the device, the shorter the last three bars, while the first stay: from some speed on (a) or (b) is the
-# answer, and only remedies for *those* help. So measure first.
+# does something besides products (*Going deeper* names it). The faster the device, the shorter the last three bars,
+# while the first stay: from some speed on (a) or (b) is the answer, and only remedies for *those* help.
 #
 # ## By hand 2: two clocks
 #
@@ -223,9 +222,9 @@ axes[1].set_xlabel("milliseconds; the numbers count the steps")
 plt.show()
 
 # %% [markdown]
-# The same work, and a third less time: without reading, the host prepares step 2 while the device computes step 1.
-# What can be gained is the *smaller* of *h* and *d*, a step. So `fit` keeps losses as tensors, a `Step` reads its
-# `.loss` only when you ask, and the panel asks a few times a second.
+# The same work, a third less time: without reading, the host prepares step 2 while the device computes step 1. What can
+# be gained is the *smaller* of *h* and *d*, a step. So `fit` keeps losses as tensors, a `Step` reads its `.loss` only
+# when you ask, and the panel asks a few times a second.
 #
 # **Predict** for *your* machine: how much faster is a loop that never reads the loss? (a) Twice. (b) 20 to 50 %.
 # (c) By no more than the clock's noise.
@@ -252,8 +251,7 @@ assert took[False] < 3 * took[True] and (where.type != "cpu" or took[True] < 9)
 #
 # ## The same from `sftlib`
 #
-# First the plain loop; then `fit`, on the same batches. If `fit` is to be trusted with the tricks below, it must
-# compute the same update to begin with.
+# Before `fit` is trusted with the tricks below, it must compute the plain loop's update, on the same batches.
 
 
 # %%
@@ -294,13 +292,13 @@ assert same
 # ## Under a panel
 #
 # `fit` yields records, `LiveRun` draws them. **Pause** lets the step finish and waits, **Stop** ends the run. The
-# slider multiplies every learning rate, by way of a `Controls` that `fit` looks at before each step. A ring (in the
-# still picture a star) marks the best validation so far, a dotted line your change.
+# slider multiplies every learning rate, through a `Controls` that `fit` reads before each step. A ring (in the still
+# picture a star) marks the best validation so far, a dotted line your change.
 #
-# Since *Run All* has no hand to move the slider, a few lines stand in for it: in the middle of the run they multiply
-# the rate by `JOLT`, for two steps. The control is the same run without a jolt. **Predict**: the loss of the jolted
-# one (a) hardly moves, (b) jumps and comes back within the run, (c) becomes `nan`, and `fit` stops. And its validation
-# accuracy at the end: (d) as good as the control's, (e) lower?
+# *Run All* has no hand on the slider, so a few lines multiply the rate by `JOLT` in the middle of the run, for two
+# steps. The control is the same run without a jolt. **Predict**: the loss of the jolted one (a) hardly moves, (b) jumps
+# and comes back within the run, (c) becomes `nan`, and `fit` stops. And its validation accuracy at the end: (d) as good
+# as the control's, (e) lower?
 
 
 # %%
@@ -355,18 +353,17 @@ assert worst > before
 
 # %% [markdown]
 # **Read.** (b), or (c) for who drives faster still. The jump comes one step late: the loss of a step is that *before*
-# its update. Then compare the last two lines: two steps that long can spoil much of what a million photographs had
-# taught *f*, while the loss comes back and looks healthy. One seed proves neither size nor cause. Had the curve gone on
-# as before, the slider would not have reached the optimizer; `history["lr"]` has the rate of every step.
+# its update. Compare the last two lines: two steps that long can spoil much of what a million photographs had taught
+# *f*, while the loss comes back and looks healthy. One seed proves neither size nor cause. `history["lr"]`, the rate of
+# every step, tells whether the slider reached the optimizer.
 #
 # ## By hand 3: a batch in parts
 #
 # With SGD and momentum each number that learns is stored three times: the parameter, its gradient, its velocity. On top
 # come the **activations**, what the forward pass keeps for the backward pass, and they grow with the batch (*Going
-# deeper* counts them). When memory runs out, the batch is the lever. A smaller batch, though, is another training:
-# noisier gradients, another best α. The way out is **micro-batches**: parts of the batch one after the other, their
-# gradients added up, then *one* update. *L* is a mean over *N* pictures, so a part with *n* of them counts with *n/N*
-# (notebook 04):
+# deeper* counts them). A smaller batch saves memory, but it is another training: noisier gradients, another best α. The
+# way out is **micro-batches**: parts of the batch one after the other, their gradients added up, then *one* update. *L*
+# is a mean over *N* pictures, so a part with *n* of them counts with *n/N* (notebook 04):
 #
 # $$\nabla L = \sum_{\text{parts}} \frac{n}{N}\,\nabla L_{\text{part}}$$
 
@@ -390,9 +387,9 @@ assert off < 0.01
 # %% [markdown]
 # ## When memory runs out
 #
-# `fit` does this by itself. When a batch does not fit, it halves the part, computes the *same batch* again from the
-# same random numbers, and goes on; it says so once. The *f* below refuses more than 5 pictures with the
-# error that PyTorch raises on a GPU.
+# `fit` does this by itself. When a batch does not fit, it halves the part, says so once, and computes the *same batch*
+# again from the same random numbers. The *f* below refuses more than 5 pictures with the error that PyTorch raises on a
+# GPU.
 #
 # **Predict.** After three updates with batches of 16, do the parameters differ from those of a machine with enough
 # memory? (a) Yes, the batches were smaller. (b) Only by rounding. (c) Not in a single bit.
@@ -447,10 +444,9 @@ assert len(said) == 1 and off < 0.01 * moved
 #
 # ## Killed, and resumed
 #
-# A checkpoint must hold everything that the next step depends on. Which of these can be left out?
-#
-# parameters · BatchNorm averages · velocities of the optimizer · place in the schedule · state of every random
-# generator · place in the shuffled order · controls · precision · versions and number of threads
+# A checkpoint must hold everything that the next step depends on. Which of these can be left out: parameters, BatchNorm
+# averages, velocities of the optimizer, place in the schedule, state of every random generator, place in the shuffled
+# order, controls, precision, versions and number of threads?
 #
 # **Predict** first. Then this small run saves itself after *every* step, and is killed without warning in the middle
 # of an epoch.
@@ -512,7 +508,7 @@ assert reached and status != 0 and "run.pt" in left, words
 
 # %% [markdown]
 # Now the same run three times in this process: never interrupted; resumed from what the killed process left; and
-# resumed by somebody who saved the model only.
+# resumed with the model only.
 
 
 # %%
@@ -538,14 +534,14 @@ assert resumed and not torch.equal(model_only, never_stopped)
 
 # %% [markdown]
 # **Read.** Of what a run uses, nothing (this one has no BatchNorm). With the model alone it goes on without complaint
-# and ends somewhere else: comparisons of two runs are then off by what the crash did. Bit for bit holds on a CPU, on
-# the same machine, with the same versions and number of threads; the file knows them, and `load_checkpoint` refuses
-# others unless told `exact=False`. GPUs may add in another order each time: there the run goes on, not to the bit.
+# and ends somewhere else: comparisons are off by what the crash did. Bit for bit holds on a CPU, on the same machine,
+# with the same versions and number of threads; the file knows them, and `load_checkpoint` refuses others unless told
+# `exact=False`. GPUs may add in another order each time: there the run goes on, not to the bit.
 #
 # ## Where it breaks
 #
-# Half a file. It cannot come from `save_checkpoint`, which renames the new file only when it is complete; but copies
-# break off, and disks fill up.
+# Half a file. It cannot come from `save_checkpoint`, which renames the new file only when complete; but copies break
+# off, and disks fill up.
 
 # %% tags=["raises-exception"]
 whole_file = (folder / "run.pt").read_bytes()
@@ -559,8 +555,8 @@ with chdir(folder):
 #
 # ## Play
 #
-# **The panel is yours.** Start it, pause it, move the rate while it runs, stop it, start it again. What
-# does a factor of 0.1 do to the jags? Can you save a run that you drove too fast?
+# **The panel is yours.** Start, pause, stop and restart it; move the rate while it runs. What does a factor of 0.1 do
+# to the jags? Can you save a run that you drove too fast?
 
 # %% tags=["varies"]
 yours = training.Controls()
@@ -583,7 +579,7 @@ playground
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# `F.cross_entropy` is the mean over the part. Which weights turn these into the mean over all?
+# Which weights turn the parts' means into the mean over all?
 #
 # </details>
 # <details><summary>Hint 3</summary>
@@ -612,8 +608,8 @@ check("06.accumulate", accumulate)
 # %% [markdown]
 # ### ★ Exercise 2: who makes the host wait?
 #
-# A loop on a GPU; `loss` and `logits` are tensors there, `hits` is too. Which of the lines make Python wait for the
-# device? Answer with the set of their letters.
+# In this loop `loss`, `logits` and `hits` are tensors on a GPU. Which lines make Python wait for the device? Answer
+# with the set of their letters.
 #
 # ```
 # A   x = x.to("cuda", non_blocking=True)            # x lies in pinned memory
@@ -638,7 +634,7 @@ check("06.accumulate", accumulate)
 # </details>
 # <details><summary>Hint 3</summary>
 #
-# How many rows does a mask pick? Somebody must count before memory is reserved.
+# How many rows does a mask pick? Somebody must count first.
 #
 # </details>
 
@@ -653,15 +649,15 @@ check("06.waits", waits)
 # %% [markdown]
 # ### ★★ Exercise 3: a slower host
 #
-# In `timeline`, let the host need 9 ms and the device 6 ms. **Predict** both times for 8 steps, and which worker
-# waits. Which remedies of this notebook help now, and which do not? Then read the loss every 4 steps instead of every
-# one: how much of the gain is left?
+# In `timeline`, let the host need 9 ms and the device 6 ms. **Predict** both times for 8 steps, and which worker waits.
+# Which remedies of this notebook help now, and which do not? Then read the loss every 4 steps: how much of the gain is
+# left?
 #
 # ### ★★ Exercise 4: forget one thing
 #
 # In the small run, pass `optimizer=parts(folder)[1]` to `load_checkpoint` but keep `resume=found`, so that only the
-# velocities are lost. **Predict**: is the end closer to the run that was never stopped than `model_only` is? Measure
-# `(a - b).norm()` for both.
+# velocities are lost. **Predict**: is the end closer to `never_stopped` than `model_only` is? Measure `(a - b).norm()`
+# for both.
 #
 # ### ★★★ Exercise 5: a faster loop than ours
 #

@@ -283,7 +283,7 @@ fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3)
 plt.show()
 
 # %% [markdown]
-# One mark a seed. Before a score is judged: how sure is the truth? Other 200 pictures give other accuracies.
+# One mark a seed. How sure is the truth? Other 200 pictures give other accuracies.
 #
 # **Predict.** By the course's one rule (pairs seed by seed, all 18 intervals together), how many of the 18 candidates
 # that are not the best of their task are visibly behind it: (a) nearly all, (b) about half, (c) fewer than five?
@@ -550,7 +550,7 @@ check("07.leave_one_out", loo_accuracy)
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# `scores == scores.max()` marks all favourites; `argmax` names only the first.
+# `scores == scores.max()` marks all favourites.
 #
 # </details>
 # <details><summary>Hint 3</summary>
@@ -581,7 +581,7 @@ check("07.regret", my_regret)
 #
 # <details><summary>Hint 1</summary>
 #
-# Make near ones equal; look whether anything is left to rank; call SciPy.
+# Make near ones equal; is anything left to rank?
 #
 # </details>
 # <details><summary>Hint 2</summary>

@@ -7,8 +7,8 @@
 # - the last stage of *f* too: two seconds;
 # - that, and one more term in the loss that holds *f* back: two to four seconds.
 #
-# Which do you take? Write it down. This notebook looks the answer up in 270 stored runs, and then asks how far it is
-# to be trusted: how many labels, which task, which runs broke, and on which pictures was the choice made?
+# Which do you take? Write it down. This notebook looks the answer up in 270 stored runs, and then asks how far to trust
+# it: how many labels, which task, which runs broke, and on which pictures was the choice made?
 #
 # Afterwards you can
 #
@@ -50,9 +50,8 @@ SIZES = (20, 100, 500)  # labelled pictures, in the table
 # %% [markdown]
 # ## Look at the data
 #
-# The cells of notebook 00 (Deitsch et al. 2019, arXiv 1807.02894), with two questions: **cell defect** (is it
-# defective?) and **cell type** (cut from one crystal or from many?). And a made-up task, **photo details**: which of
-# eight details of two photographs is this?
+# The cells of notebook 00, with two questions: **cell defect** (is it defective?) and **cell type** (cut from one
+# crystal or from many?). And a made-up task, **photo details**: which of eight details of two photographs is this?
 
 # %%
 TASKS = {
@@ -81,9 +80,9 @@ plt.show()
 # %% [markdown]
 # ## By hand: Co-Tuning
 #
-# Full fine-tuning may destroy what *f* knows. **Co-Tuning** (You et al. 2020) keeps *f*'s old ImageNet head, call it
-# *q*, in the model and asks it to go on giving the answers it gave before training. What did it say of the target's
-# class y? Row y of the **relationship** $\bar p$ is the mean of its probabilities over labelled pictures of class y:
+# Full fine-tuning may destroy what *f* knows. **Co-Tuning** (You et al. 2020) keeps *f*'s old ImageNet head, *q*, in
+# the model and asks it to go on answering as before training. Row y of the **relationship** $\bar p$ is the mean of its
+# probabilities then, over labelled pictures of target class y:
 #
 # $$\bar p_{ys} = \frac1{N_y}\sum_{i:\,y_i = y} p_{is},\qquad
 # L = L_g + \lambda\,\frac1N\sum_i\Big[-\sum_s \bar p_{y_i s}\log q_s(x_i)\Big]$$
@@ -113,8 +112,8 @@ for k, name in enumerate(cells.classes):
     print(f"{name:<11}", ", ".join(f"{f.source_classes[s]} {v:.2f}" for v, s in said))
 
 # %% [markdown]
-# No ImageNet class is a solar cell, and what the head says is odd. Whether it *helps* to hold on to it, only a
-# comparison can tell.
+# No ImageNet class is a solar cell, and what the head says is odd. Only a comparison can tell whether keeping it
+# *helps*.
 #
 # ## The experiment: labels × task × strategy
 #
@@ -266,17 +265,17 @@ print(f"{len(visible)} of {len(every)} are visible")
 assert len(visible) < 9 and all(c.interval.mean > 0 for c in visible)
 
 # %% [markdown]
-# Mean test accuracy in per cent; ▲ or ▼: visibly above or below the probe; ○: no difference that we can see.
+# Mean test accuracy in per cent; ▲ or ▼: visibly above or below the probe; ○: no visible difference.
 #
-# **Read.** (b): Co-Tuning, by three points, the strongest result of the grid. Elsewhere on the cells, nothing that we
-# can see: neither from training more of *f* nor from any term. With 20 labels, where the penalties are meant to help,
-# most intervals are wide, up to ± 26 points on the defects: they exclude neither gains nor losses of several points.
+# **Read.** (b): Co-Tuning, by three points, the strongest result of the grid. Elsewhere on the cells, nothing visible:
+# neither from training more of *f* nor from any term. With 20 labels, where the penalties are meant to help, most
+# intervals are wide, up to ± 26 points on the defects: they exclude neither gains nor losses of several points.
 #
 # ### Two controls
 #
 # **Other pictures.** All five seeds share the *same* 334 test pictures. The interval holds the noise of training and of
-# which pictures are labelled; it does not hold that of another test set. But each of the ten models was also judged on
-# 222 validation pictures. If Co-Tuning is better for solar cells, and not for these 334 alone, it should show there.
+# which pictures are labelled, not that of another test set. But each of the ten models was also judged on 222
+# validation pictures. If Co-Tuning is better for solar cells, not for these 334 alone, it should show there.
 
 # %%
 for column in ("test", "val"):
@@ -287,9 +286,9 @@ on_val = compared("val", "cell defect", 500)["Co-Tuning"]
 assert not on_val.visible and compared("test", "cell defect", 500)["Co-Tuning"].visible
 
 # %% [markdown]
-# It does not: on the validation pictures the mean difference is 0, with an interval so wide that it holds three points
-# too. So the gain stands *for these test pictures*, unconfirmed by others, and is of the size that a draw of pictures
-# gives or takes.
+# It does not: on validation the mean difference is 0, with an interval so wide that it holds three points too. So the
+# gain stands *for these test pictures*, unconfirmed by others, and is of the size that a draw of pictures gives or
+# takes.
 #
 # **Seen pixels.** The other two ▲ stand at photo details with 100 labels. Its train, validation and test squares are
 # all cut from the same eight rectangles. How much of a new square have the labelled ones of its class already shown? We
@@ -330,7 +329,7 @@ for n in SIZES:
 assert covered[500].mean() > 0.95 > covered[20].mean()
 
 # %% [markdown]
-# With 500 labels a "new" picture shows what was labelled before, at another angle and in other colours. So this task
+# With 500 labels a "new" picture shows what was labelled before, at another angle, in other colours. So this task
 # measures how well seen pixels are *recognised*. It says little about new photographs, and its ▲ are no evidence for
 # pictures "near to ImageNet".
 #
@@ -365,9 +364,9 @@ assert by_strategy["LP-FT"] > by_strategy["full"] > 0
 #
 # ## Choose on validation, report on test
 #
-# The **one-standard-error rule**: of all strategies whose mean is at least the best mean minus one standard error of
-# that best mean (deviation over the seeds, divided by √seeds), take the *cheapest*. Means are those on *validation*;
-# the test accuracy is looked at afterwards. For contrast, the same rule on the test pictures, which one must not do.
+# The **one-standard-error rule**: of all strategies whose mean is at least the best mean minus its standard error
+# (deviation over the seeds, divided by √seeds), take the *cheapest*. Means are those on *validation*; test is looked at
+# afterwards. For contrast, the same rule on test, which one must not do.
 
 
 # %%
@@ -395,15 +394,15 @@ assert differ and len(told) < 5
 
 # %% [markdown]
 # For the decision at the top the honest choice is the probe, *not* the winner of the table: the validation pictures
-# never saw its lead. Only one of the nine choices is told apart from the probe, on pixels that were seen. Where
-# strategies cannot be told apart, a rule takes one near the top, and with five other seeds might take its neighbour.
+# never saw its lead. Only one of the nine choices is told apart from the probe, on seen pixels. Where strategies cannot
+# be told apart, a rule takes one near the top, and with five other seeds might take its neighbour.
 #
 # ### The winner's luck
 #
 # The best of many trials is partly good and partly lucky. Simulated: 20 settings, each judged on 240 pictures of its
-# own draw, all equally good (75 %), or as different as the trials of our search were. Measured, in the stored searches
-# (20 trials each, five seeds, two samplers): how much more does the winner's validation accuracy exceed its test
-# accuracy than over all trials of the *same search*? (So it does not matter that the sets differ in difficulty.)
+# own draw, all equally good (75 %), or as different as our search's trials. Measured, in the stored searches (20 trials
+# each, five seeds, two samplers): how much more does the winner's validation accuracy exceed its test accuracy than
+# over all trials of the *same search*? (So the sets' difficulty cancels.)
 #
 # **Predict** the measured luck: (a) about 5 points, as in the simulation of equals, (b) about 1 or nothing visible.
 
@@ -425,9 +424,9 @@ for sampler in luck:
 assert equal > 0.03 and spread < equal
 
 # %% [markdown]
-# (b): nothing that we can see; both intervals exclude the 5 points of equals, not the 2.6 of unequal settings. (The two
-# are no two witnesses: their first ten trials are the same rows.) Settings that truly differ are separated by more than
-# luck; and ours share their pictures, so part of the luck too. **Choose on validation, report on test, once**.
+# (b): nothing visible; both intervals exclude the 5 points of equals, not the 2.6 of unequal settings. (The two are not
+# independent: they share their first ten trials.) Settings that truly differ are separated by more than luck; and ours
+# share their pictures, so part of the luck too.
 #
 # ## The control that the grid lacks
 #
@@ -457,8 +456,8 @@ for n in (10, 30, 100, 300, 1000):
 #
 # ## Play: describe your task
 #
-# The advice uses the rule above, on validation, then compares it with the probe on test. It says when you are outside
-# of what was measured.
+# The advice uses the rule above on validation, compares it with the probe on test, and says when you are outside what
+# was measured.
 
 # %%
 LIKE = {
@@ -538,12 +537,11 @@ explorer.still()
 #
 # ### ★ Exercise 1: what does the old head say?
 #
-# Complete `relationship` for Co-Tuning: row *y* is the mean of the old head's probabilities over the pictures of target
-# class *y*.
+# Complete `relationship`: row *y* is the mean of the old head's probabilities over the pictures of target class *y*.
 #
 # <details><summary>Hint 1</summary>
 #
-# `p[y == 0]` are the rows of the pictures of class 0.
+# `p[y == 0]` are the rows of class 0.
 #
 # </details>
 # <details><summary>Hint 2</summary>
@@ -572,8 +570,8 @@ check("08.relationship", relationship)
 # %% [markdown]
 # ### ★ Exercise 2: the one-standard-error rule
 #
-# Complete `choose`: of all strategies whose mean accuracy is at least the best mean minus *one standard error of the
-# best strategy's mean*, the cheapest. (Standard error: deviation over the seeds, divided by √seeds.)
+# Complete `choose`: the cheapest of all strategies whose mean accuracy is at least the best mean minus its *standard
+# error*, defined above.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -614,7 +612,7 @@ check("08.one_standard_error", choose)
 #
 # <details><summary>Hint 1</summary>
 #
-# Which of the two may be looked at before choosing?
+# Which may be looked at before choosing?
 #
 # </details>
 # <details><summary>Hint 2</summary>
@@ -624,7 +622,7 @@ check("08.one_standard_error", choose)
 # </details>
 # <details><summary>Hint 3</summary>
 #
-# `i = val.argmax()`; report `test[i]`, for test had no say in i.
+# `i = val.argmax()`; report `test[i]`.
 #
 # </details>
 
@@ -671,16 +669,14 @@ print(f"s = {s:.1f} points, so about {(2 * s) ** 2:.0f} seeds for ± 1 point")
 #
 # ## Remember
 #
-# - The linear probe comes first: it costs next to nothing, and it is the bar for everything else.
-# - Of 45 corrected comparisons with it, three are visible: two on pixels that were seen, one that other pictures do not
-#   confirm.
+# - The linear probe comes first: it costs next to nothing, and is the bar for everything else.
+# - Of 45 corrected comparisons with it, three are visible: two on seen pixels, one that other pictures do not confirm.
 # - Seeds that share a test set say nothing of another test set.
 # - Count the runs that broke, the repeated ones too. A mean hides them.
 # - Choose on validation; report on test, once.
 #
-# **Limits.** Three tasks, one network at 96 pixels, its last stage trained by one optimizer, no augmentation, five
-# seeds, one split each; small grids, tuned on one or two runs, with unequal numbers of tries. "Photo details" are two
-# photographs whose pixels are in training and test alike.
+# **Limits.** Three tasks, one on seen pixels; one network at 96 pixels, its last stage trained by one optimizer, no
+# augmentation, five seeds, one split each; small grids, tuned on one or two runs, with unequal numbers of tries.
 #
 # **References.** You et al. 2020, *Co-Tuning for transfer learning*, NeurIPS, eqs. (1) to (4). Hastie, Tibshirani and
 # Friedman 2009, *The elements of statistical learning*, section 7.10 (one-standard-error rule). Kumar et al. 2022,

@@ -2,9 +2,9 @@
 # # 11 A language model: what does "SFT" mean today?
 #
 # Most people who say *supervised fine-tuning*, or SFT, mean this: a language model is shown conversations and learns to
-# write the assistant's part. It is the idea of the whole course once more. *f* is the body of a Transformer, *g* its
-# output matrix, the classes are 49,152 tokens, and the label is the next token. Three things are new: which tokens
-# count, a matrix that belongs to *f* and *g* at once, and a model that can forget what you did not ask about.
+# write the assistant's part. It is the course's idea once more. *f* is the body of a Transformer, *g* its output
+# matrix, the classes are 49,152 tokens, and the label is the next token. Three things are new: which tokens count, a
+# matrix that belongs to *f* and *g* at once, and a model that can forget what you did not ask about.
 #
 # Afterwards you can
 #
@@ -55,7 +55,7 @@ plt.show()
 # layers, in which every token looks back at those before it.
 #
 # The task: name the topic of a report of the BBC in one word, from its first 48 tokens. A classifier can do that;
-# notebook 10 has one. Here the model has to *write* the word, nothing else, and stop, which can be measured.
+# notebook 10 has one. Here the model has to *write* the word, nothing else, and stop.
 
 # %%
 model = backbones.load_model("smollm2_135m")
@@ -111,10 +111,10 @@ print(tokenizer.apply_chat_template(talk, tokenize=False))
 # The model should learn to write what the assistant says: **its words, and the token that ends its turn**. Not the
 # user's words, which it will be given. Not the role, which the program writes. Not the line break behind the end:
 # by then it has stopped. So a **mask** $m_t$ is 1 for the assistant's words and their end, else 0. By hand: what is
-# longer with the answer than without it, up to the first end.
+# longer with the answer than without, up to the first end.
 #
-# `chat.encode` does so for every assistant's turn of a conversation and for any template, and refuses what cannot be
-# learned from. Always look at the mask: below, what counts is orange and underlined.
+# `chat.encode` does so for every assistant's turn and any template, and refuses what cannot be learned from. Always
+# look at the mask: what counts is orange and underlined.
 
 # %%
 prompt = tokenizer.apply_chat_template(
@@ -217,14 +217,14 @@ del apart, read, wrote, both, ledger
 model.zero_grad()
 
 # %% [markdown]
-# Reading touches the rows of the tokens that were read; writing touches all 49,152, for every token that was *not* the
-# answer is pushed down a little. It follows that "freeze f, train g" means nothing here: freeze one, and both
-# are frozen. Either untie, or, as below, leave $W_e$ as it is.
+# Reading touches the rows of the tokens read; writing touches all 49,152, for every token that was *not* the answer is
+# pushed down a little. So "freeze f, train g" means nothing here: freeze one, and both are frozen. Either untie, or, as
+# below, leave $W_e$ as it is.
 #
 # ## Before
 #
 # **Generation**: the most probable token is written down, read again with all before it, and so on until `<|im_end|>`
-# or until a limit. Two judges: is the answer one of the five words, and ended (**form**)? Is it the right one
+# or a limit. Two judges: is the answer one of the five words, and ended (**form**)? Is it the right one
 # (**exact**)?
 
 
@@ -311,9 +311,9 @@ print(f"exact, without writing: {forced['exact']:.0%}")
 assert after[0] > 0.9 and after[1] > 0.6 and abs(forced["exact"] - after[1]) < 0.15
 
 # %% [markdown]
-# **Read.** (b). Whether it learned the topics, or only how to answer, the table below will tell. (The last line needs
-# no writing: **greedy** writing, the most probable token each time, gives an answer when, with the right tokens before
-# it, each of its tokens is the most probable. That is what `Exact` counts; a word spelled with other tokens differs.)
+# **Read.** (b). Whether it learned the topics, or only how to answer, the table will tell. (The last line needs
+# no writing: **greedy** writing, as above, gives an answer when each of its tokens, with the right ones before it, is
+# the most probable. `Exact` counts that; a word spelled with other tokens differs.)
 #
 # ## The table: how to tune, and is it worth it?
 #
@@ -324,11 +324,11 @@ assert after[0] > 0.9 and after[1] > 0.6 and abs(forced["exact"] - after[1]) < 0
 # probable; it needs no form. (A crude judge: *sports* begins with the token *s*, as many words do, and in bfloat16 two
 # logits are often equal.)
 #
-# A model that was taught one thing may lose another, and nothing in the task's score says so. So take text that has
-# nothing to do with it (40 short messages of another source) and compute the mean of $-\log p(x_t\mid x_{<t})$ over
-# *all* its tokens: in **nats per token**, or, so that models with other tokens can be compared, in **bits per byte**:
-# nats × tokens / (log 2 × bytes). **Forgetting** is its rise over the untouched model. **Predict** which way forgets
-# most: *full*, in which everything may move, *LoRA*, or *top 6*, in which four fifths of the layers are frozen.
+# A model that was taught one thing may lose another, and nothing in the task's score says so. So take unrelated text
+# (40 short messages of another source) and compute the mean of $-\log p(x_t\mid x_{<t})$ over *all* its tokens: in
+# **nats per token**, or, to compare models with other tokens, in **bits per byte**: nats × tokens / (log 2 × bytes).
+# **Forgetting** is its rise over the untouched model. **Predict** which way forgets most: *full*, in which everything
+# may move, *LoRA*, or *top 6*, in which four fifths of the layers are frozen.
 
 # %%
 stored = sorted(results.read("language_model"), key=lambda r: int(r["seed"]))
@@ -405,12 +405,11 @@ assert max(column("full", "nats") + column("LoRA", "nats")) < calm + 0.3
 # form, and nearly half are right, for free, depending on the examples. A *linear probe*, logistic regression on the
 # untouched *z* where the answer would begin, names as many topics as the six tuned layers: no difference that we can
 # see (on the *z* of a random *f*: the majority's). So *top 6* need not have learned more than to *say* what was in *z*:
-# "0 % before" was a question of form. TF-IDF needs no minute, and belongs in every such table. *Going deeper* has more
-# passes, and JSON.
+# "0 % before" was a question of form. TF-IDF needs no minute, and belongs in every such table.
 #
 # ## Where it breaks
 #
-# Three mistakes that run without a word, in this very code.
+# Three mistakes that run without a word.
 #
 # **Padding that looks like the end.** Rows of a batch are filled up to one length with a padding token, which must not
 # be learned. Who takes the end of turn for it (`pad_token = eos_token`) and then masks by number masks every end:
@@ -450,9 +449,9 @@ print(f"{m / n:.0%} of the terms are answers; cosine of the two gradients {alike
 assert m < 0.2 * n and alike < 0.7
 
 # %% [markdown]
-# Its loss may look better or worse; it is a mean over other tokens, and the two cannot be compared. More than nine
-# tenths of its terms are the prompt: the task, the same each time, and the report. (Where answers are long and prompts
-# short it matters less, and a little of the prompt may even help: Shi et al. 2024. Here it did not: see the table.)
+# Its loss is a mean over other tokens: the two cannot be compared. More than nine tenths of its terms are the prompt:
+# the task, the same each time, and the report. (Where answers are long and prompts short it matters less, and a little
+# of the prompt may even help: Shi et al. 2024. In the table it did not.)
 #
 # **The mean of means.** A batch that does not fit in memory is computed in parts, **micro-batches**, whose gradients
 # are added (*accumulation*). Average the parts' mean losses, and a token of a short answer counts more than
@@ -473,7 +472,7 @@ assert (naive - right).norm() > 0.1 * right.norm() > 100 * (weighed - right).nor
 
 # %% [markdown]
 # Widely used trainers made this mistake until October 2024 (Hugging Face 2024). `fit` weighs parts by what `terms`
-# counts; that is what `terms=chat.counted` above was for.
+# counts; above it was `chat.counted`.
 #
 # ## Play
 #
@@ -621,7 +620,7 @@ check("11.temperature", drawn_from)
 # </details>
 # <details><summary>Hint 3</summary>
 #
-# Write the case τ = 0 apart, with `F.one_hot`.
+# Write τ = 0 apart, with `F.one_hot`.
 #
 # </details>
 
@@ -650,11 +649,10 @@ check("11.temperature", drawn_from)
 #   labels.
 # - Look at the mask. A prompt that is trained, an end that is not, a mean of means: none of them raises an error.
 # - Embedding and output matrix may be one tensor: freezing half of it means nothing.
-# - Judge what is written, against models that are no language models, a prompt with examples and a probe of *z*; and
+# - Judge what is written, against baselines without a language model, a prompt with examples and a probe of *z*; and
 #   measure what was forgotten.
-# - Limits of what you saw: one model of 135 million parameters, its weights rounded to 4 bits to be
-#   small enough to ship, one easy task, 64 or 96 rows, three seeds, the same 100 test reports for all, three or four
-#   rates each.
+# - Limits: one model of 135 million parameters, its weights rounded to 4 bits, one easy task, 64 or 96 rows, three
+#   seeds, the same 100 test reports for all, three or four rates each.
 #
 # **References.** Allal et al. 2025, *SmolLM2*, arXiv 2502.02737. Hu et al. 2021, *LoRA*, arXiv 2106.09685. Biderman et
 # al. 2024, *LoRA learns less and forgets less*, arXiv 2405.09673. Shi et al. 2024, *Instruction tuning with loss over

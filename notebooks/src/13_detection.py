@@ -229,8 +229,8 @@ assert told["loss_classifier"][0] > 0 < told["loss_objectness"][0]
 #
 # ## What learns
 #
-# The functions are those of notebook 05: `freeze(f.body)`, or `train_only` of some stages. Pyramid and g are new and
-# always learn.
+# Notebook 05's functions serve: `freeze(f.body)`, or `train_only` of some stages. Pyramid and g are new and always
+# learn.
 #
 # **BatchNorm** needs care. A step sees two pictures, so its statistics depend on which two, and the stored ones drift.
 # SqueezeNet has none; EfficientNet does, and a detector on it freezes them, as the second cell shows.
@@ -573,12 +573,12 @@ assert explorer.error is None
 #
 # <details><summary>Hint 1</summary>
 #
-# The common part begins at the larger of the two x₁ and ends at the smaller of the two x₂.
+# The common part begins at the larger x₁ and ends at the smaller x₂.
 #
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# If it ends before it begins, its width is 0, not negative: `.clamp(min=0)`.
+# If it ends before it begins, its width is 0: `.clamp(min=0)`.
 #
 # </details>
 # <details><summary>Hint 3</summary>
@@ -621,7 +621,7 @@ check("13.iou", iou)
 # </details>
 # <details><summary>Hint 3</summary>
 #
-# Half of the width lies to the left of the centre: x₁ = x − w / 2.
+# The centre is the middle: x₁ = x − w / 2.
 #
 # </details>
 
@@ -697,7 +697,7 @@ check("13.decode", decode)
 # </details>
 # <details><summary>Hint 3</summary>
 #
-# `while left:` take the first, keep it, keep of the others those with an IoU of at most the threshold.
+# `while left:` keep the first; left are the others with an IoU of at most the threshold.
 #
 # </details>
 
@@ -764,8 +764,8 @@ check("13.average_precision", area_below)
 # - Look at the anchors' recall before you train.
 # - Freezing and rates are what they were; with a few pictures a step, BatchNorm's statistics stay frozen.
 # - AP sums up all thresholds. The one that you use is your choice.
-# - Limits: drawn streets, one small network, one class, a short training; the rates were chosen for one way only, and
-#   scratch has no tuning of its own: how far a longer or better tuned one comes, nobody tried here.
+# - Limits: drawn streets, one small network, one class, a short training; the rates were chosen for one way only; how
+#   far a longer or better tuned scratch comes, nobody tried here.
 #
 # **References.** Ren et al. 2015, *Faster R-CNN*, arXiv 1506.01497. Lin et al. 2017, *Feature Pyramid Networks*, arXiv
 # 1612.03144. Lin et al. 2014, *Microsoft COCO*, arXiv 1405.0312. Everingham et al. 2010, *The Pascal Visual Object
