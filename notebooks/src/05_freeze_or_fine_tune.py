@@ -445,8 +445,8 @@ assert best_on_val == min(REGIMES, key=lambda r: mean_of(r, "poly_balanced")) ==
 #
 # **Read.** (1 b): on mono full is some three points above the probe, as the only one, and narrowly. (2 c): full, first
 # on validation, is last on poly, narrowly visible below the probe; *from scratch*, which never saw ImageNet, is above.
-# So neither "tune all" nor "keep the pretrained features" is safe. Had we asked 48 questions, as *Going deeper* does,
-# none of the six would be visible: five seeds answer few.
+# So neither "tune all" nor "keep the pretrained features" is safe. Had these six been asked among 48, as many as *Going
+# deeper* asks, none would be visible: five seeds answer few.
 #
 # ## What a collapsed classifier looks like
 
@@ -737,6 +737,6 @@ for learned, other in (("mono", "poly"), ("poly", "mono")):
 # had no more steps than the others.
 #
 # **References.** Kumar et al. 2022, *Fine-tuning can distort pretrained features and underperform
-# out-of-distribution*, arXiv 2202.10054. Howard and Ruder 2018, *ULMFiT*, arXiv 1801.06146, section 3.3. Data: Deitsch
+# out-of-distribution*, arXiv 2202.10054. Howard and Ruder 2018, *ULMFiT*, arXiv 1801.06146, section 3.2. Data: Deitsch
 # et al. 2019, arXiv 1807.02894. **Going deeper**: [BatchNorm's modes, LP-FT, LoRA, seventeen regimes, corruptions, the
 # published protocol](05_freeze_or_fine_tune_deeper.ipynb). Next: **06 Training on a GPU**.

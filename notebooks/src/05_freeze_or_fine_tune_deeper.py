@@ -743,15 +743,15 @@ assert ranking(p, y) < ranking(*said["mono"]) - 0.05
 # - BatchNorm in the wrong mode cost more than any choice of regime, and large batches did not mend it.
 # - LP-FT's quiet start is a matter of SGD; under Adam f goes as far.
 # - LoRA's promises hold to the bit or to rounding; its saving of memory is that of large weights, not of large maps.
-# - Of 48 comparisons with full three are visible, all on the shifted cells. Damage is not damage: each kind has its
+# - Of 48 comparisons with full three are visible, all on poly cells. Damage is not damage: each kind has its
 #   own order of regimes.
 #
 # **Limits.** As in notebook 05; intervals are corrected within each picture or list, not over all of the notebook.
 #
 # **References.** Ioffe and Szegedy 2015, *Batch normalization*, arXiv 1502.03167. Kumar et al. 2022 (LP-FT), arXiv
-# 2202.10054. Howard and Ruder 2018, *ULMFiT*, arXiv 1801.06146, sections 3.1 to 3.3. Lee et al. 2023, *Surgical
+# 2202.10054. Howard and Ruder 2018, *ULMFiT*, arXiv 1801.06146, sections 3.2 and 3.3. Lee et al. 2023, *Surgical
 # fine-tuning improves adaptation to distribution shifts* (parts alone), arXiv 2210.11466. Ben Zaken et al. 2022,
 # *BitFit*, arXiv 2106.10199. Hu et al. 2021, *LoRA*, arXiv 2106.09685, eq. (3). Wortsman et al. 2022, *Robust
 # fine-tuning of zero-shot models* (WiSE-FT), arXiv 2109.01903. Guo et al. 2017, *On calibration of modern neural
-# networks*, arXiv 1706.04599, eq. (5). Hendrycks and Dietterich 2019, *Benchmarking neural network robustness*, arXiv
+# networks*, arXiv 1706.04599, eq. (3). Hendrycks and Dietterich 2019, *Benchmarking neural network robustness*, arXiv
 # 1903.12261. Data and the published protocol: Deitsch et al. 2019, arXiv 1807.02894.
