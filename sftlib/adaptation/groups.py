@@ -54,7 +54,7 @@ def add_group(optimizer: Optimizer, **groups: tuple[nn.Module, float]) -> None:
 def geometric_rates(parts: Mapping[str, nn.Module], *, lr: float, factor: float) -> dict[str, tuple[nn.Module, float]]:
     """L parts, the input's first -> {name: (part l, lr / factor^(L − l))} for ``param_groups``: the top learns at lr
 
-    Discriminative rates (Howard and Ruder 2018, arXiv 1801.06146, section 3.1: factor 2.6) over the stages of a
+    Discriminative rates (Howard and Ruder 2018, arXiv 1801.06146, section 3.2: factor 2.6) over the stages of a
     backbone, ``dict(f.named_children())``; layer-wise decay d is factor = 1 / d over ``blocks(f)``.
     A part without a matrix or kernel (a normalisation, a pooling) shares l with the part below. What has nothing to
     train is left out, and frozen parts are counted: unfreezing one changes no other rate.

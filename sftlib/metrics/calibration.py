@@ -82,7 +82,7 @@ def reliability_by_group(
 def expected_calibration_error(probabilities: Tensor, y: Tensor, *, bins: int = 15) -> float:
     """probabilities (N, K), y (N,) -> Σ_b n_b/N |accuracy_b − confidence_b| over equal-width bins, in [0, 1]
 
-    Source: Guo et al. 2017, On Calibration of Modern Neural Networks, arXiv 1706.04599, eq. (5). Bins are (a, b].
+    Source: Guo et al. 2017, On Calibration of Modern Neural Networks, arXiv 1706.04599, eq. (3). Bins are (a, b].
     """
     confidence, accuracy, n = reliability(probabilities, y, bins=bins)
     return ((accuracy - confidence).abs() * n / n.sum()).sum().item()
