@@ -194,7 +194,8 @@ assert after < before
 # `fit` from `sftlib` is this step in a loop over batches and epochs. It yields a record after each step, so whoever
 # iterates can plot, print or stop. Two more things are chosen once, in sight: the *augmentation* (a solar cell is as
 # defective upside down as upright, so pictures are mirrored and turned at random), and the *arithmetic* (some
-# processors compute in 16-bit numbers much faster; we measure instead of guessing).
+# processors are much faster with 16-bit numbers, or with the channels of a pixel side by side in memory, *channels
+# last*; we measure instead of guessing).
 
 # %% tags=["varies"]
 turn_and_mirror = augment.Chain((augment.flip, augment.rotate))
@@ -264,8 +265,8 @@ plt.show()
 # %% [markdown]
 # ## What was gained
 #
-# The test pictures, touched for the first time: by the model before training, and after. "Before", *g* is random, so
-# its answers are too.
+# The test pictures, touched for the first time: by the model before training, and after. "Before", *g* is random:
+# whatever it answers, it has not seen a label.
 
 # %% tags=["varies"]
 test_batches = batches(cells.test)
@@ -295,7 +296,8 @@ plt.show()
 # picture by picture: where one of the two is right and the other wrong. `compare` is this course's one rule for
 # comparisons; it gives the difference of the two accuracies with a range, made so that in 95 of 100 such experiments
 # it would hold the true difference (a *confidence interval* of 95 %). If 0 lies in it, there is *no difference that
-# we can see*.
+# we can see*. (`predict` computes in 32-bit numbers here; where 16 were chosen above, a picture or two may fall on the
+# other side.)
 
 # %% tags=["varies"]
 test = [(y, out.argmax(dim=1)) for out, y in training.predict(tuned, test_batches)]
@@ -323,10 +325,10 @@ for record in train(lr_f=100 * LR_F, lr_g=100 * LR_G):
 
 # %% [markdown]
 # Read the losses: the steps were so long that the loss grew instead of falling, by a larger factor each time, until
-# it left the range of numbers. `fit` notices at once, says where, and puts the model back into the last state that
-# was sound. Here that is the *untrained start*: no step of this run did any good. A training loop without this check
-# goes on for hours with a model made of *not a number*. (`tuned` is not touched by this: all cells above can be run
-# again.)
+# it left the range of numbers. `fit` notices at once, says where, and puts the model back. It copies the model every 20
+# steps, as long as the loss is a number, and the last copy of this run is the *untrained start*. A training loop
+# without this check goes on for hours with a model made of *not a number*. (`tuned` is not touched by this: all cells
+# above can be run again.)
 #
 # ## Play
 #
@@ -416,8 +418,9 @@ check("00.accuracy", accuracy)
 # - One step is *f ← f − α ∂L/∂f, g ← g − α ∂L/∂g*, and each of the two may have its own α.
 # - Compare with the trivial baseline first. Look at validation while you train, at test once.
 # - A learning rate too large destroys a network in a few steps; a good loop says so.
-# - Limits of what you saw: one data set, one network, one seed, 334 test pictures (with cells of the modules
-#   trained on), and rates that were not tuned. A difference of two points between two such runs means nothing.
+# - Limits of what you saw: one data set without its 401 doubtful pictures, one network, one seed, 334 test pictures
+#   (with cells of the modules trained on), and rates that were not tuned. A difference of two points between two such
+#   runs means nothing.
 #
 # **References.** Deitsch et al. 2019, *Automatic classification of defective photovoltaic module cells in
 # electroluminescence images*, Solar Energy 185, arXiv 1807.02894. Iandola et al. 2016, *SqueezeNet*, arXiv 1602.07360.

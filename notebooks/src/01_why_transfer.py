@@ -187,7 +187,7 @@ print({name: tuple(z.shape) for name, z in Z["whole"]["val"].items()})
 #
 # **Predict.** For which question are the pretrained features clearly ahead of the raw pixels?
 #
-# (a) For both. (b) For the cell type. (c) For neither.
+# (a) For both. (b) For the defects. (c) For the cell type. (d) For neither.
 
 
 # %%
@@ -221,9 +221,10 @@ for question, y in truth.items():
         print(f"{'':<10}{c}")
 
 # %% [markdown]
-# **Read.** (c). The pretrained features lead in every row, but over 334 pictures the lead over raw pixels is *no
-# difference that we can see* for either question. And the random network is not far behind: what counts is what a
-# network adds to the pixels. An interval without 0 beside *pixels* would have refuted (c).
+# **Read.** (d). The pretrained features lead in every row, but over 334 pictures the lead over raw pixels is *no
+# difference that we can see* for either question (for defects only just: a picture or two would turn it). And the
+# random network is not far behind: what counts is what a network adds to the pixels. An interval without 0 beside
+# *pixels* would have refuted (d).
 #
 # ## Right for the wrong reason
 #
@@ -302,11 +303,11 @@ assert lost < losses["pretrained f, middle", "pretrained f, whole"].interval.mea
 # Now with *n* labels, from 10 to 1,000, six ways: *g* alone on each of the four, and two in which *f* learns too,
 # **from scratch** and **fine-tuned**: one recipe, started from random and from pretrained weights.
 #
-# Each way has its own penalty or rate, chosen on the 222 validation pictures by balanced accuracy. A penalty of five
-# for each number of labels, on four runs not used again; a rate of three, with 100 labels (for 10 to 100) or 300 (for
-# 300 and 1,000), on two runs or one. So "10 labels" are ten to learn from and 222 more to choose by. Many choices lie
-# at the edge of what was tried (printed below): a wider search might change a curve. Five seeds decide which pictures
-# are labelled, and all that is random.
+# Each way is tuned on the 222 validation pictures, by balanced accuracy, on runs not used again: *g* alone by its
+# penalty (five tried, for each number of labels), the other two by their learning rate (three tried, with 100 labels
+# for up to 100 and with 300 for more). So "10 labels" are ten to learn from and 222 more to choose by. Many choices
+# lie at the edge of what was tried (printed below): a wider search might change a curve. Five seeds decide which
+# pictures are labelled, and all that is random.
 
 # %%
 rows = results.read("label_budget")
@@ -358,9 +359,8 @@ print(f"largest difference to the table: {334 * furthest:.0f} of 334 test pictur
 assert furthest < 0.03  # rounding on another machine may turn a few pictures
 
 # %% [markdown]
-# **Predict.** With 30 labels for defects: is visibly better (a) fine-tuned, (b) from scratch, (c) neither, as far as
-# five seeds can show? And for the cell type, with ten labels: how far is the pretrained frozen *f* ahead of the random
-# one?
+# **Predict.** With 30 labels for defects, which is visibly better over five seeds: (a) fine-tuned, (b) from scratch, or
+# (c) neither? And for the cell type, with ten labels: how far is the pretrained frozen *f* ahead of the random one?
 
 # %%
 fig, axes = plt.subplots(1, 2, figsize=(10.5, 4.4), layout="constrained", sharey=True)
@@ -397,11 +397,11 @@ assert not seen["defect", "pretrained f, frozen", 300].visible
 
 # %% [markdown]
 # **Read.** (c), and with every number of labels: for defects five seeds can tell neither *fine-tuned* from *from
-# scratch* nor the pretrained features from the random ones. (The means say that with ten labels pretraining hurts, and
-# with 1,000 it helps a little. With ten pictures, training learns what is true of these ten only: *overfitting*.) For
+# scratch* nor the pretrained features from the random ones. (The means alone would say that pretraining hurts with ten
+# labels, perhaps by *overfitting*, learning what is true of these ten only, and helps a little with 1,000.) For
 # the cell type the pretrained *f* is 25 points ahead with ten labels, and visibly ahead in four of the five rows. Same
-# pictures, same 512 features: the *question* decides too, not *f* alone. An interval without 0 for defects
-# would have refuted the first part; more seeds might still.
+# pictures, same 512 features: the *question* decides too, not *f* alone. (Raw pixels catch up with 100 labels: the
+# corners.) An interval without 0 for defects would have refuted the first part; more seeds might still.
 #
 # ## How many labels is pretraining worth?
 #
@@ -426,7 +426,7 @@ worth("cell type", "pretrained f, frozen", "random f, frozen")
 worth("defect", "fine-tuned", "from scratch")
 
 # %% [markdown]
-# **Read.** For the cell type ten labels do what at least 146 do with a random *f*: fifteen times as many, or more. For
+# **Read.** For the cell type ten labels do what at least 146 do with a random *f*: some fifteen times as many. For
 # defects a hundred are worth anything from an eighth as many to ten times, or more: where the other curve is flat, a
 # small difference in height is a huge one sideways. "Pretraining is worth ten times the labels" is a sentence about one
 # task, one way and one budget.

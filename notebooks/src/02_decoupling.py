@@ -106,7 +106,7 @@ print("the uncut network in train mode, twice:", twice)
 #
 # ## The same from `sftlib`
 #
-# `load_backbone` gives *f* with its pretrained weights, divided into **stages** where the map shrinks. The last,
+# `load_backbone` gives *f* with its pretrained weights, divided into **stages**, groups of layers. The last,
 # `pool`, averages each channel over the map: *z* is (N, D), D = 512, whatever the size of the picture. `lower` runs the
 # stages up to a name, `upper` the rest: *f* itself can be cut again.
 
@@ -306,8 +306,8 @@ for name, net in (("GRU", gru), ("Transformer", transformer)):
 
 # %% [markdown]
 # **Read.** (c). DeepLab's *g* looks at each place of the map with filters of several widths, Faster R-CNN's at each of
-# up to 150 proposed boxes: there, freezing *f* saves the smaller part. SqueezeNet's *g* of 1,000 classes holds 41 % of
-# its parameters; a linear one for our two classes has (512 + 1) · 2 = 1,026. And a text network may hold most of its
+# up to 150 proposed boxes: there, freezing *f* saves the smaller part. SqueezeNet's *g* of 1,000 classes holds 41.5 %
+# of its parameters; a linear one for our two classes has (512 + 1) · 2 = 1,026. And a text network may hold most of its
 # parameters in a table that is only looked up. A share below one half for the last two would have refuted (c).
 #
 # ## One f, two g's

@@ -52,8 +52,8 @@ LAMBDA = 0.5  # λ in L = L_g + λ L_f
 # %% [markdown]
 # ## Look at the data, and forward by hand
 #
-# A batch that fits on paper: N = 11 rows of C = 7 numbers, K = 3 classes; 64-bit numbers, so that rounding hides no
-# mistake. The smallest model with both halves:
+# A batch that fits on paper: N = 11 rows of C = 7 numbers, D = 5 features, K = 3 classes; 64-bit numbers, so that
+# rounding hides no mistake. The smallest model with both halves:
 #
 # $$z = f(x) = \tanh(A x) \qquad l = g(z) = B z \qquad L = L_g + \lambda L_f$$
 # $$L_g = \frac1N\sum_i -\log p_{i,y_i} \qquad L_f = \frac1N\sum_i \Bigl(1 - \frac{z_i\cdot\mu_{y_i}}{\|z_i\|}\Bigr)$$
@@ -115,9 +115,9 @@ print("each row of E sums to zero:", bool(E.sum(dim=1).abs().max() < 1e-12))
 #
 # $$\frac{\partial L_f}{\partial z_i} = -\frac{1}{N}\,\frac{\mu_{y_i} - (\hat z_i\cdot\mu_{y_i})\,\hat z_i}{\|z_i\|}$$
 #
-# At *z* both messages are **added**. Then $z_{id} = \tanh(a_{id})$ with $a_{id} = \sum_c A_{dc}\,x_{ic}$. The
-# derivative of tanh is $1-\tanh^2$, so each entry is multiplied by $1 - z_{id}^2$, and $A_{dc}$ appears in $a_{id}$ of
-# every row *i*, with the factor $x_{ic}$:
+# At *z* the two gradients are **added**, *L_f*'s times λ. Then $z_{id} = \tanh(a_{id})$ with
+# $a_{id} = \sum_c A_{dc}\,x_{ic}$. The derivative of tanh is $1-\tanh^2$, so each entry is multiplied by
+# $1 - z_{id}^2$, and $A_{dc}$ appears in $a_{id}$ of every row *i*, with the factor $x_{ic}$:
 #
 # $$\delta_{id} = \Bigl(\lambda\frac{\partial L_f}{\partial z_{id}} + \sum_k E_{ik}B_{kd}\Bigr)(1 - z_{id}^2) \qquad
 # \frac{\partial L}{\partial A_{dc}} = \sum_i \delta_{id}\,x_{ic}$$
@@ -138,7 +138,7 @@ for name, gradient in by_hand.items():
 #
 # **Autograd**: PyTorch writes down each operation and walks back through them. **Finite differences**: move one number
 # by ±ε and look at the loss,
-# $\partial L/\partial a \approx \bigl(L(a+\varepsilon) - L(a-\varepsilon)\bigr)/2\varepsilon$.
+# $\partial L/\partial B_{kd} \approx \bigl(L(B_{kd}+\varepsilon) - L(B_{kd}-\varepsilon)\bigr)/2\varepsilon$.
 
 
 # %%
@@ -199,8 +199,8 @@ assert torch.equal(stuck + 1e-10, stuck)
 
 # %% [markdown]
 # **Read.** (b). On the right the error falls with ε². On the left it grows like 1/ε: what is left of the difference of
-# two nearly equal losses is rounding. At the far left, in float32, *a* + ε **is** *a*, and the estimate is 0. So check
-# gradients in float64.
+# two nearly equal losses is rounding. At the far left, in float32, $B_{kd}$ + ε **is** $B_{kd}$, and the estimate is 0.
+# So check gradients in float64.
 #
 # ## The ledger
 #
@@ -282,8 +282,8 @@ agree("train_step: B", g.weight, B - LR_G * dB, 1e-12)
 # w_j \text{ after } t \text{ steps} = (1 - \alpha\kappa_j)^t\, w_j$$
 #
 # It shrinks while $|1 - \alpha\kappa_j| < 1$, that is $\alpha < 2/\kappa_j$: **the steepest direction sets the limit,
-# $\alpha < 2/\kappa_{\max}$.** The slowest direction: up to $\alpha = 2/(\kappa_{\min}+\kappa_{\max})$ the flattest
-# one; from there to the limit the steepest, which jumps across the valley.
+# $\alpha < 2/\kappa_{\max}$.** Which is the slowest? Up to $\alpha = 2/(\kappa_{\min}+\kappa_{\max})$ the flattest;
+# from there to the limit the steepest, which jumps across the valley.
 
 # %%
 KAPPA = np.array([1.0, 10.0])  # so the limit is 2 / 10, and both are equal at 2 / 11
@@ -345,7 +345,7 @@ def sharpest(model, steps=20):
 # %% [markdown]
 # Plain gradient descent from one start, for a *sweep* of α. **Predict**: which ends lowest?
 #
-# (a) The one at half the limit, as in the bowl. (b) One above the limit. (c) All above the limit diverge.
+# (a) One just below the limit, as in the bowl; all above diverge. (b) One above the limit. (c) The shortest steps.
 
 
 # %%
@@ -398,12 +398,12 @@ plt.show()
 
 # %% [markdown]
 # **Read.** (b). Up to the limit the loss falls at every step, and the more α, the lower it ends. Above the limit it
-# first *climbs*, as the bowl says. Then, as no bowl can, it comes down again, for up to some five times the limit
-# lower than from below it. The printed curvature says why: the network was thrown to a flatter place, and ends near
-# the curvature 2/α that its α allows: that of the start, divided by the share (the *catapult*: Lewkowycz et al.
+# first *climbs*, as the bowl says. Then, as no bowl can, it comes down again, and up to some five times the limit it
+# ends lower than any from below. The printed curvature says why: the network was thrown to a flatter place, and ends
+# near the curvature 2/α that its α allows: that of the start, divided by the share (the *catapult*: Lewkowycz et al.
 # 2020). Only somewhere above twenty times the limit nothing is left: *not a number*, or a dead network that says the
-# same of every picture. So the limit says when a step is too long *here*; and "here" moves. (At another place, see
-# *Going deeper*, there may be no way back.)
+# same of every picture. So the limit says when a step is too long *here*; and "here" moves. (Elsewhere, see *Going
+# deeper*, there may be no way back.)
 #
 
 # %% [markdown]
@@ -411,8 +411,8 @@ plt.show()
 #
 # A batch too large for the memory is cut into *micro-batches*: `backward` on each, gradients add up, then one step
 # (*accumulation*). Where *L* is a mean over N pictures, each piece counts with its share:
-# $L = \sum_k \frac{n_k}{N} L_k$. **Predict**: 20 pictures as one batch, and in pieces of 8, 7 and 5, weighted so. When
-# are the gradients equal up to rounding?
+# $L = \sum_\text{pieces} \frac{n_\text{piece}}{N} L_\text{piece}$. **Predict**: 20 pictures as one batch, and in
+# pieces of 8, 7 and 5, weighted so. When are the gradients equal up to rounding?
 #
 # (a) Always: that is the sum rule. (b) With every network and loss, in `eval` mode. (c) In `eval` mode, if the loss
 # looks at each picture alone; in `train` mode, if moreover nothing in the network is random or looks at its neighbours.
@@ -706,7 +706,7 @@ check("04.largest_rate", largest_rate)
 # - *f* hears both losses, added up at *z*; *g* hears only *L_g*. `detach` changes what is learned, not what is printed.
 # - Check a gradient by hand, autograd and finite differences, in float64.
 # - In a bowl α works up to 2/κ_max. In a network the curvature moves on the way.
-# - Pieces weighted by size give the whole batch's gradient, if nothing is random and each picture's loss its own.
+# - Pieces weighted by size give the whole batch's gradient, if nothing is random and each picture's loss is its own.
 #
 # **Limits**: one network, its top trained on 48 small pictures from one start; one seed. The equalities are exact; the
 # sweep is this network's.

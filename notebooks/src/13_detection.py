@@ -99,7 +99,7 @@ plt.show()
 #
 # The trivial answer is always the same box. We give it its best chance: the training box that agrees with most others.
 # *AP50*, average precision at IoU 0.5, is 1 for a perfect detector; you write it yourself below. In the full profile,
-# and with a network, there is a second baseline: a detector that learned people from COCO's photographs and never saw
+# and online, there is a second baseline: a detector that learned people from COCO's photographs and never saw
 # these streets (*zero-shot*).
 
 # %%
@@ -225,7 +225,8 @@ assert told["loss_classifier"][0] > 0 < told["loss_objectness"][0]
 
 # %% [markdown]
 # **Read.** No. Each half of g has its own two losses, and f listens to all four. Proposals are handed on as plain
-# numbers, so the box head can complain to f only. The two that name things begin near log 2 = 0.693: no opinion yet.
+# numbers, so the box head can complain to f only. The two that decide between two answers begin near log 2 = 0.693: no
+# opinion yet.
 #
 # ## What learns
 #
@@ -368,14 +369,14 @@ plt.show()
 # %% [markdown]
 # (Dashed: true. Red: the five surest of what is found with a score above 0.3.) **Read.** (b). ImageNet never asked
 # *where* a thing is, yet with its body a part of the people is found after a few passes; the random body finds next to
-# nobody. And look at the losses: the worse detector has the lower sum. $L_{box}$ is paid only for proposals that hold
-# somebody, and its proposals hold fewer. So the loss of a detector is no measure of it.
+# nobody. And look at the losses: in our run the worse detector has the lower sum. $L_{box}$ is paid only for proposals
+# that hold somebody, and its proposals hold fewer. So the loss of a detector is no measure of it.
 #
 # ## Average precision, by hand
 #
 # A threshold on the scores gives one **precision** (the share of found boxes that are right) and one **recall** (the
 # share of pedestrians that are found). AP takes all thresholds. Sort all boxes of all pictures, the surest first. Box i
-# *hits*, $h_i = 1$, if it overlaps a true box that no surer one took. With $M$ true boxes,
+# *hits*, $h_i = 1$, if its IoU with a true box that no surer one took is 0.5 or more. With $M$ true boxes,
 #
 # $$r_n = \frac1M\sum_{i\le n} h_i \qquad p_n = \frac1n\sum_{i\le n} h_i \qquad
 # AP = \frac{1}{101}\sum_{k=0}^{100}\ \max_{n:\ r_n \ge k/100} p_n$$
