@@ -123,6 +123,14 @@ def _all_to_train(model, loader):
     return share
 
 
+def _unfrozen_after(model, loader):
+    """Without gradients, by switching them off and on: what was frozen learns afterwards"""
+    model.requires_grad_(False)
+    share = evaluate_of(model, loader)
+    model.requires_grad_(True)
+    return share
+
+
 # --------------------------------------------------------------------------------------------------------------- step
 
 
@@ -195,6 +203,7 @@ WRONG = {
         (_with_repeats, "come twice"),
         (lambda x, y: TensorDataset(x, y), "expected a DataLoader"),
         (lambda x, y: loader_of(x[:9], y[:9]), "come in an epoch"),
+        (lambda x, y: loader_of(x[:-1], y[:-1], drop=False), "1 of them come in no epoch"),
     ],
     "09.optimizer": [
         (_unfrozen_late, "no group of the optimizer holds 0.weight of f"),
@@ -215,6 +224,7 @@ WRONG = {
         (lambda m, loader: evaluate_of(m, loader, share=_mean_of_means), "averages the batch means"),
         (lambda m, loader: evaluate_of(m, loader, restore=False), "another mode than before"),
         (_all_to_train, "another mode than before"),
+        (_unfrozen_after, "requires_grad"),
         (lambda m, loader: evaluate_of(m, loader, share=lambda r, n: sum(r)), "divide by how many"),
         (lambda m, loader: evaluate_of(m, loader, share=lambda r, n: 100 * sum(r) / sum(n)), "percent"),
         (lambda m, loader: evaluate_of(m, loader, share=lambda r, n: 1 - sum(r) / sum(n)), "share of errors"),

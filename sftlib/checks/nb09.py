@@ -42,10 +42,12 @@ def _batches(answer):
         x, y = blobs(n, K, seed)
         loader, what = answer(x.clone(), y.clone()), f"{n} examples of {K} classes"
         require(isinstance(loader, DataLoader), f"got a {type(loader).__name__}; expected a DataLoader")
-        orders = [_order(loader, x, y, what) for _ in range(2)]
+        orders = [_order(loader, x, y, what) for _ in range(12)]
         model = nn.Sequential(nn.Linear(5, 7), nn.BatchNorm1d(7), nn.ReLU(), nn.Linear(7, K))
         _sound(what, model, torch.optim.SGD(model.parameters(), lr=0.05), train_loader=loader)
         require(orders[0] != orders[1], f"{what}: two epochs have one order; shuffle anew in each")
+        never = len(y) - len(set().union(*orders))
+        require(not never, f"{what}: {never} of them come in no epoch; leave out others in each, as drop_last does")
         share = learned(loader, x, y - 1, K)
         require(share > 0.8, f"{what}: a network trained on them for 20 epochs is right for {share:.2f} only")
 
@@ -136,7 +138,7 @@ def _evaluate(answer):
         torch.manual_seed(seed)
         model = nn.Sequential(nn.Linear(5, 7), nn.BatchNorm1d(7), nn.ReLU(), nn.Dropout(0.5), nn.Linear(7, 3))
         model[1].running_mean += torch.randn(7)
-        model[0].eval()  # of a frozen part: shall stay so
+        model[0].requires_grad_(False).eval()  # a frozen part: shall stay so
         batches = [(torch.randn(n, 5), torch.arange(n) % 3) for n in sizes]
         modes = [m.training for m in model.modules()]
         known, want = faulty_shares(model, batches), share_right(model, batches)
