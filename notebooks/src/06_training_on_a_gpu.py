@@ -130,7 +130,7 @@ def synchronize():
 
 
 def seconds(work, times=3):
-    """The fastest of a few calls of work(), the first one left out"""
+    """-> fastest, median, slowest of a few calls of work(), the first left out"""
     spent = []
     for _ in range(times + 1):
         synchronize()
@@ -138,10 +138,9 @@ def seconds(work, times=3):
         work()
         synchronize()
         spent.append(time.perf_counter() - start)
-    return min(spent[1:])
+    spent = sorted(spent[1:])
+    return spent[0], spent[times // 2], spent[-1]
 
-
-print("synchronize() returns", synchronize())
 
 # %% tags=["varies"]
 rows, draw = torch.arange(BATCH), torch.Generator().manual_seed(SEED)
@@ -156,7 +155,7 @@ pieces = {
     "backward": lambda: loss.backward(retain_graph=True),
     "update": optimizer.step,
 }
-spent = {name: 1e3 * seconds(work) for name, work in pieces.items()}
+spent = {name: 1e3 * seconds(work)[1] for name, work in pieces.items()}
 work = spent["forward"] + spent["backward"]
 assert where.type != "cpu" or work > 0.5 * sum(spent.values())
 
@@ -180,7 +179,7 @@ assert min(spent.values()) >= 0
 # ## By hand 2: two clocks
 #
 # Host and device are two workers with a queue between them. In this model the device starts a step when it is queued
-# *and* the last one is done. (Really it starts with the first operation queued, so *n (h + d)* below is an upper
+# *and* the last one is done. (Really it starts with the first operation queued, so *steps · (h + d)* is an upper
 # bound.) Reading a number, `loss.item()`, makes the host wait until the device has come to it.
 
 
@@ -199,9 +198,9 @@ def timeline(host_s, device_s, steps, read_every=None):
     return rows
 
 
-h, d, n = 0.004, 0.006, 8
-always, never = timeline(h, d, n, 1), timeline(h, d, n)
-# n (h + d), and h + n max(h, d), as d > h here
+h, d, steps = 0.004, 0.006, 8
+always, never = timeline(h, d, steps, 1), timeline(h, d, steps)
+# steps · (h + d), and h + steps · max(h, d), as d > h here
 assert abs(always[-1][-1] - 0.080) + abs(never[-1][-1] - 0.052) < 1e-9
 
 
@@ -240,14 +239,15 @@ def loop(read, steps=3):
 
 # the work without the learning
 optimizer.param_groups[0]["lr"] = optimizer.param_groups[1]["lr"] = 0.0
-took = {read: seconds(lambda read=read: loop(read), times=1) for read in (True, False)}
-for read, s in took.items():
-    print(f"{where}: {3 * BATCH / s:.0f} pictures/s, {read = }")
-assert took[False] < 3 * took[True] and (where.type != "cpu" or took[True] < 9)
+took = {read: seconds(lambda read=read: loop(read)) for read in (True, False)}
+for read, spent in took.items():
+    most, middle, least = (3 * BATCH / s for s in spent)
+    print(f"{where}: {middle:.0f} ({least:.0f} to {most:.0f}) pictures/s, {read = }")
+assert took[False][1] < 3 * took[True][1] and (where.type != "cpu" or took[True][1] < 9)
 
 # %% [markdown]
-# **Read.** On a CPU (c): host and device are the same processor, and `.item()` has nothing to wait for. Each loop was
-# timed once; a few per cent are noise. Elsewhere the smaller of *h* and *d* is the limit.
+# **Read.** On a CPU (c): host and device are the same processor, and `.item()` has nothing to wait for. Brackets: the
+# slowest and the fastest of three loops, after one that warms up. Elsewhere the smaller of *h* and *d* is the limit.
 #
 # ## The same from `sftlib`
 #
