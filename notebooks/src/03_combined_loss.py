@@ -30,7 +30,7 @@ from sftlib import backbones, losses, metrics, results, runtime, training, widge
 from sftlib.checks import check
 from sftlib.datasets import solar_cells
 from sftlib.model import LinearHead, Model, Standardise
-from sftlib.plotting import COLOURS, MARKERS, curves, idea, use_style
+from sftlib.plotting import COLOURS, MARKERS, curves, idea, intervals, use_style
 from sftlib.schedules import warmup_cosine
 
 use_style()
@@ -428,20 +428,15 @@ assert len(everything) == 13 and not any(c.interval.low > 0 for c in everything)
 # %%
 fig, axes = plt.subplots(1, 2, figsize=(9.5, 3.6), sharex=True, layout="constrained")
 for ax, (labels, table) in zip(axes, tables.items(), strict=True):
-    for place, c in enumerate(reversed(table)):
-        ends = [100 * c.interval.low, 100 * c.interval.high]
-        ax.plot(ends, [place, place], "-", color=COLOURS["blue"], lw=3)
-        ax.plot(100 * c.interval.mean, place, "o", color="black", ms=6)
-    ax.axvline(0, color="black", linestyle=":")
-    ax.set_yticks(range(len(table)), [c.first for c in reversed(table)])
+    intervals(ax, {c.first: c.interval for c in table}, scale=100, against=0)
     ax.set(title=f"{labels:,} labels", xlabel="accuracy minus cross-entropy (points)")
 plt.show()
 
 # %% [markdown]
-# **Read.** (c): not one of the thirteen intervals excludes 0, on either side. With 100 labels all eight means lie
-# *below* cross-entropy; but they share its runs, so eight on one side are not eight witnesses. The intervals do not
-# exclude a gain of some points: six seeds and 334 pictures are too few for that. An interval wholly above 0 would have
-# refuted (c).
+# **Read.** (c): not one of the thirteen intervals excludes 0 (their marks are hollow), on either side. With 100 labels
+# all eight means lie *below* cross-entropy; but they share its runs, so eight on one side are not eight witnesses. The
+# intervals do not exclude a gain of some points: six seeds and 334 pictures are too few for that. An interval wholly
+# above 0 would have refuted (c).
 #
 # ## Play
 #

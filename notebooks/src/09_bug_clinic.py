@@ -25,7 +25,7 @@ from sftlib.checks import check
 from sftlib.datasets import solar_cells
 from sftlib.doctor import diagnose
 from sftlib.metrics import compare
-from sftlib.plotting import use_style
+from sftlib.plotting import intervals, use_style
 from sftlib.results import numbers, read
 
 use_style()
@@ -712,16 +712,10 @@ assert all(value * new > 0 for value, new in strong if abs(value) > 0.2)
 
 # %%
 fig, ax = plt.subplots(figsize=(8, 4.6))
-for i, (gain, new) in enumerate(zip(GAINS, LIVE, strict=True)):
-    color, marker = ("C0", "o") if gain.visible else ("grey", "s")
-    ends, middle = [gain.interval.low, gain.interval.high], gain.interval.mean
-    ax.plot(ends, [i, i], color=color, ls="-", lw=2)
-    ax.plot(middle, i, marker, color=color)
-    ax.plot(new, i, "o", mfc="none", mec="black", ms=10)
-ax.axvline(0, color="black", lw=0.8)
-ax.set_yticks(range(15), [case.__name__ for case in CASES])
-ax.invert_yaxis()
-ax.set_xlabel("mended − as written (● seen, ■ not, with 95 % together; ○ live)")
+drawn = {c.__name__: g.interval for c, g in zip(CASES, GAINS, strict=True)}
+intervals(ax, drawn, against=0)
+ax.plot(LIVE, range(15), "o", mfc="none", mec="black", ms=13)
+ax.set_xlabel("mended − as written (filled: seen; 95 % together; black rings: live)")
 plt.show()
 
 # %% [markdown]
