@@ -89,17 +89,25 @@ class Judged(NamedTuple):
     seconds: float
 
 
-def judge(name: str, data: Splits, *, size: int, budget_s: float, l2: float = 0.1, seed: int = 0) -> Judged | None:
+def judge(
+    name: str | None, data: Splits, *, size: int, budget_s: float, l2: float = 0.1, seed: int = 0
+) -> Judged | None:
     """A network's frozen features on ``data.train``, by probes in five folds; None where ``budget_s`` is too short
 
-    Sixteen pictures are timed first. Each class needs five training pictures.
+    Sixteen pictures are timed first. Each class needs five training pictures. Without a name, the control: no network,
+    z are the pixels themselves, pictures averaged down to size × size.
     """
-    f, n = load_backbone(name, size=size), len(data.train)
-    began = time.perf_counter()
-    extract(f, loader(data.train.subset(torch.arange(min(16, n))), f.preprocess))
-    if (time.perf_counter() - began) / min(16, n) * n > budget_s:
-        return None
-    z, y = extract(f, loader(data.train, f.preprocess, batch_size=50))
+    began, n = time.perf_counter(), len(data.train)
+    if name is None:
+        f, y = nn.Sequential(nn.AdaptiveAvgPool2d(size), nn.Flatten()), data.train.labels
+        z = f(data.train.pictures.float())
+    else:
+        f = load_backbone(name, size=size)
+        began = time.perf_counter()
+        extract(f, loader(data.train.subset(torch.arange(min(16, n))), f.preprocess))
+        if (time.perf_counter() - began) / min(16, n) * n > budget_s:
+            return None
+        z, y = extract(f, loader(data.train, f.preprocess, batch_size=50))
     p = out_of_fold(z, y, num_classes=len(data.classes), l2=l2, seed=seed)
     right = (p.argmax(1) == y).double()
     return Judged(f, z, y, p, right, knn_accuracy(z, y, k=5), time.perf_counter() - began)

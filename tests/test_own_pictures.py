@@ -36,6 +36,15 @@ def test_a_judged_network_is_its_probes_on_pictures_that_they_did_not_see(shapes
     assert judge("squeezenet1_1", shapes, size=64, budget_s=1e-6) is None
 
 
+def test_without_a_network_means_of_blocks_of_pixels_are_judged(shapes):
+    n, channels, side = shapes.train.pictures.shape[:3]
+    blocks = shapes.train.pictures.double().view(n, channels, 8, side // 8, 8, side // 8).mean((3, 5))
+    found = judge(None, shapes, size=8, budget_s=1e6, seed=3)
+    torch.testing.assert_close(found.z.double(), blocks.flatten(1), rtol=1e-5, atol=1e-3)
+    assert torch.equal(found.p, out_of_fold(found.z, shapes.train.labels, num_classes=5, l2=0.1, seed=3))
+    assert found.right.tolist() == (found.p.argmax(1) == shapes.train.labels).double().tolist()
+
+
 @pytest.mark.parametrize("strategy, size", [("lora", 64), ("full", None)])
 def test_a_kept_model_comes_back_with_its_classes_and_size(strategy, size, tmp_path):
     torch.manual_seed(3)
