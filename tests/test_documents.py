@@ -8,9 +8,8 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [
-    ROOT / n for n in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md", "data/README.md")
-]
+NAMES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "TEACHING.md", "benchmarks/README.md", "data/README.md")
+DOCUMENTS = [ROOT / n for n in NAMES]
 LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)")
 NAMED = re.compile(r"`((?:notebooks|sftlib|tests|tools|benchmarks|data)/[\w./-]*\w|\w+\.(?:md|toml|cff|txt|yml))`")
 TO_COME = re.compile(r"09|NAME|NN")  # of a notebook that the reader is about to make
@@ -37,6 +36,13 @@ def test_every_benchmark_is_described():
     text = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
     scripts = [p for p in (ROOT / "benchmarks").glob("*.py") if "__main__" in p.read_text(encoding="utf-8")]
     assert len(scripts) > 3 and [p.name for p in scripts if f"`{p.name}`" not in text] == []
+
+
+def test_the_readme_counts_the_mistakes_that_the_doctor_looks_for():
+    from sftlib.doctor.examine import CODES
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"The doctor looks for {len(CODES)} mistakes" in text
 
 
 def test_citation_and_changelog_have_the_version_and_licence_of_the_project():
