@@ -12,7 +12,7 @@ and three helpers:
 
 JupyterLab opens in my/, your working copies of notebooks/, with the glossary, the data cards and, in a folder of
 their own, the solutions. What you change there is never overwritten.
---cpu with any of them takes PyTorch's CPU builds (Linux; a sixth of the download). The choice is
+--cpu with any of them takes PyTorch's CPU builds (Linux; a fifth of the download). The choice is
 remembered; --no-cpu goes back. Further arguments go to JupyterLab or pytest:
   python lab.py --port 9000             python lab.py test tests/test_lab.py -x
 """
@@ -31,7 +31,7 @@ if sys.version_info < (3, 6):
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), "tools"))
 from lab_environment import setup  # noqa: E402
-from lab_my import copy_course, course_notebooks, make_folder, reset, tell_outdated  # noqa: E402
+from lab_my import copy_course, course_files, course_notebooks, make_folder, reset, tell_outdated  # noqa: E402
 from lab_system import Problem, guarded, path, relaunch, run, say, suits, venv_python, write_whole  # noqa: E402
 from lab_tests import run_all  # noqa: E402
 
@@ -119,12 +119,16 @@ def split(arguments):
     for word in arguments:
         cpu = {"--cpu": True, "--no-cpu": False}.get(word, cpu)
     rest = [word for word in arguments if word not in ("--cpu", "--no-cpu")]
+    helps = ("-h", "--help", "help")
+    if rest and (rest[0] in helps or (rest[0] in ("setup", "reset") and set(rest[1:]) & set(helps))):
+        return "help", cpu, []
     if rest and rest[0] in COMMANDS:
         return rest[0], cpu, rest[1:]
-    if rest and rest[0] in ("-h", "--help", "help"):
-        return "help", cpu, []
-    if rest and re.match(r"[a-z]+$", rest[0]) and not os.path.exists(path("my", rest[0])):
-        raise Problem("There is no command %r; see: python lab.py --help" % rest[0])
+    if rest and rest[0][:1] != "-" and rest[0] not in course_files() and not os.path.exists(path("my", rest[0])):
+        raise Problem(
+            "There is no command %r, and no file of that name in my/, where JupyterLab opens; see: "
+            "python lab.py --help" % rest[0]
+        )
     return "lab", cpu, rest
 
 

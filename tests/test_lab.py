@@ -111,6 +111,9 @@ def test_reset_names_the_notebooks_when_it_has_none_of_that_name(course, words):
         (["lab", "--help"], ("lab", None, ["--help"])),
         (["reset", "02"], ("reset", None, ["02"])),
         (["--help"], ("help", None, [])),
+        (["reset", "--help"], ("help", None, [])),
+        (["setup", "-h", "--cpu"], ("help", True, [])),
+        (["test", "--help"], ("test", None, ["--help"])),
         (["02_cut.ipynb"], ("lab", None, ["02_cut.ipynb"])),
     ],
 )
@@ -118,9 +121,17 @@ def test_arguments_find_their_program(course, arguments, expected):
     assert course.lab.split(arguments) == expected
 
 
-def test_a_mistyped_command_is_said(course):
-    with pytest.raises(course.system.Problem, match="no command 'tset'"):
-        course.lab.main(["tset"])
+@pytest.mark.parametrize("word", ["tset", "Setup", "set-up", "02", "notebooks/02_cut.ipynb"])
+def test_a_mistyped_command_is_said_before_anything_is_installed(course, word):
+    with pytest.raises(course.system.Problem, match=f"no command '{word}'.*no file of that name in my/"):
+        course.lab.main([word])
+    assert course.commands == []
+
+
+def test_a_file_of_the_learners_own_is_opened(course):
+    course.lab.main([])
+    my(course, "own-notes.ipynb").write_bytes(b"")
+    assert course.lab.split(["own-notes.ipynb"]) == ("lab", None, ["own-notes.ipynb"])
 
 
 def test_lab_opens_jupyterlab_in_the_working_copies(course, capsys):

@@ -123,6 +123,13 @@ def test_what_is_downloaded_is_said_before_it_starts_and_as_in_the_readme(
     assert re.findall(r"([\d.]+) GB", row) == [str(download), str(disk)]
 
 
+def test_how_much_smaller_the_cpu_build_is_is_said_alike(course, monkeypatch, capsys):
+    monkeypatch.setattr(course.installer, "LINUX", True)
+    course.installer.announce(False)
+    assert round(course.installer.CUDA[0] / course.installer.CPU[0]) == 5
+    assert "a fifth of that" in capsys.readouterr().out and "a fifth of the download" in course.lab.__doc__
+
+
 def test_a_disk_that_fills_up_is_said(course, monkeypatch):
     room = iter([9 * course.installer.GB] * 2 + [10**7] * 2)
     monkeypatch.setattr(course.installer, "free_bytes", lambda: next(room))

@@ -36,7 +36,7 @@ def announce(cpu):
     say(
         f"To download: about {download} GB ({pytorch}, JupyterLab, and 0.4 GB of pretrained weights, pictures and "
         f"texts), on disk {disk} GB. What is in the installer's cache already is not downloaded again."
-        + ("\nWithout an NVIDIA card `python lab.py --cpu` takes a quarter of that." if LINUX and not cpu else "")
+        + ("\nWithout an NVIDIA card `python lab.py --cpu` takes a fifth of that." if LINUX and not cpu else "")
     )
 
 
