@@ -45,9 +45,10 @@ def count(nest) -> int:
     counts = dict(_counts(nest, "x"))
     if len(set(counts.values())) != 1:
         what = ", ".join(f"{n} in {where}" for where, n in counts.items()) or f"a {type(nest).__name__}"
+        single = ". One example? A split gives these, sftlib.datasets.loader(split, …) makes batches of them"
         raise ValueError(
             f"got {what}; expected tensors or lists of as many examples each (a tuple or a dict is structure, a list "
-            "holds examples)"
+            f"holds examples){'' if counts else single}"
         )
     return next(iter(counts.values()))
 

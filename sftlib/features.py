@@ -43,6 +43,8 @@ def extract(
     returns to the mode it was in.
     """
     keep_freed_memory()
+    if isinstance(backbone, Model):
+        raise ValueError("got a Model, whose outputs are no features; expected its feature extractor, model.backbone")
     if getattr(loader, "redraws", False):
         warnings.warn(
             "extract: the loader gives augmented pictures, or some of them repeatedly, so the rows are no features of "

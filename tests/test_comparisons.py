@@ -142,3 +142,16 @@ def test_tables_that_cannot_be_compared_are_refused(table, options, words):
 def test_hits_that_are_not_hits_are_refused():
     with pytest.raises(ValueError, match="expected hits"):
         hits_interval([0.5, 1.0], [0.0, 1.0])
+
+
+@pytest.mark.parametrize("make", [np.array, torch.tensor, list])
+def test_the_classes_that_were_said_are_no_hits(make):
+    y = [0, 1, 2] * 5
+    said = {"a": make(y), "b": make(y[::-1])}
+    with pytest.raises(ValueError, match="got whole numbers up to 2, such as the numbers of classes; expected hits"):
+        compare(said)
+    with pytest.raises(ValueError, match="expected hits"):
+        compare(said | {"c": [1, 0, 1] * 5})
+    assert compare(said, unit="mistakes")[0].n == 15
+    compare({"a": [3, 5, 7], "b": [2, 3, 11]})  # three seeds
+    compare({name: [float(v) for v in values] for name, values in said.items()})

@@ -108,6 +108,12 @@ def test_precision_changes_rounding_and_nothing_else(squeezenet, precision, tole
     assert [p.stride() for p in squeezenet.parameters()] == strides
 
 
+def test_extract_refuses_a_whole_model_whose_outputs_are_no_features():
+    model = Model(TinyBackbone(), LinearHead(7, 2))
+    with pytest.raises(ValueError, match=r"got a Model.*expected its feature extractor, model\.backbone"):
+        extract(model, [(torch.randn(3, 3, 5, 5), torch.arange(3) % 2)])
+
+
 def test_extract_takes_an_extractor_without_parameters():
     features, _ = extract(nn.Flatten(), batches(3))
     assert features.shape == (3, 3 * 37 * 41)

@@ -219,6 +219,18 @@ def test_a_line_that_fits_no_picture_is_named(tmp_path, line, words):
     assert words in error_of(tmp_path, labels="labels.csv")
 
 
+def test_a_name_between_quotes_may_hold_a_line_end_and_lines_are_still_counted(tmp_path):
+    lines = []
+    for i in range(9):
+        put(tmp_path / f"a\nb, {i}.png", seed=i)
+        lines.append(f'"a\nb, {i}.png",{"cat dog eel".split()[i % 3]}')
+    table(tmp_path, lines)
+    splits = image_folder.load(tmp_path, labels="labels.csv")
+    assert sorted(sum((p.names for p in parts_of(splits)), ())) == [f"a\\nb, {i}.png" for i in range(9)]
+    table(tmp_path, [*lines, "gone.png,cat"])
+    assert "gone.png: named in line 20, is no picture file" in error_of(tmp_path, labels="labels.csv")
+
+
 @pytest.mark.parametrize(
     "text", ["", "id,label\n1,a\n", "file;label\nx;a\n", "file,label,split\nx,a,b\n", "file,label\nx,a,b\n", '"', "\0,"]
 )

@@ -260,3 +260,9 @@ def test_a_file_of_another_form_is_named(wrap, words, tmp_path):
     with pytest.raises(ValueError, match=words):
         load_parts(model, tmp_path)
     assert torch.equal(model.head.weight, before)
+
+
+def test_the_folder_given_for_the_model_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"got a \w+Path as model; expected save_parts\(model, folder\)"):
+        save_parts(tmp_path, plain_model())
+    assert list(tmp_path.iterdir()) == []

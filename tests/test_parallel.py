@@ -142,9 +142,9 @@ def test_what_cannot_be_shared_out_is_refused():
     with pytest.raises(ValueError, match="a last batch of 1 for 2 workers; expected an example for each in training"):
         fit(Parallel(model, two), data, worker.sgd(model), epochs=1)
     whole = Shards(worker.batches(), two)
-    fit(Parallel(model, two), whole, worker.sgd(model), epochs=1, val_loader=validation)
+    fit(Parallel(model, two), whole, worker.sgd(model), epochs=1, val_loader=validation).close()
     data = loader(worker.split(22), worker.preprocess, batch_size=7, drop_last=True)
-    fit(Parallel(model, two), Shards(data, two), worker.sgd(model), epochs=1)
+    fit(Parallel(model, two), Shards(data, two), worker.sgd(model), epochs=1).close()
 
 
 def test_fit_names_what_several_workers_need():

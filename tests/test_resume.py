@@ -248,6 +248,18 @@ def test_another_number_format_is_refused(tmp_path):
         fit(model, batches(3), optimizer, epochs=2, resume=found, precision=Precision(torch.bfloat16))
 
 
+def test_a_run_that_has_done_all_its_epochs_says_that_nothing_is_left(tmp_path):
+    path, model = tmp_path / "last.pt", plain_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for record in fit(model, batches(2), optimizer, epochs=2):
+        if isinstance(record, Epoch):
+            save_checkpoint(path, model, optimizer, epoch=record)
+    found = load_checkpoint(path, model, optimizer)
+    with pytest.raises(ValueError, match="epochs=2 and a checkpoint of a run that has done 2, so nothing is left"):
+        fit(model, batches(2), optimizer, epochs=2, resume=found)
+    assert [r.epoch for r in fit(model, batches(2), optimizer, epochs=3, resume=found) if isinstance(r, Epoch)] == [3]
+
+
 def test_only_the_present_step_can_be_saved_and_only_plain_values(tmp_path):
     model = plain_model()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

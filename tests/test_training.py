@@ -1,6 +1,6 @@
 import copy
 import math
-import types
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -8,7 +8,10 @@ import torch.nn.functional as F
 from helpers import K, N, batches, plain_model, tiny_model
 from torch import nn
 
+from sftlib import datasets
 from sftlib.adaptation import freeze, param_groups
+from sftlib.datasets import augment
+from sftlib.datasets.splits import PictureSplit
 from sftlib.losses import GradNorm, UncertaintyWeights
 from sftlib.metrics import Accuracy
 from sftlib.runtime import FLOAT32, Precision
@@ -189,7 +192,7 @@ def test_without_a_schedule_a_rate_changed_by_hand_stays():
 def test_training_stops_where_the_iteration_stops():
     model, loader = plain_model(), batches(3)
     records = fit(model, loader, sgd(model), epochs=5)
-    assert isinstance(records, types.GeneratorType)
+    assert isinstance(records, Iterator)
     start = parameters(model)
     next(records)
     after = parameters(model)
@@ -200,8 +203,19 @@ def test_training_stops_where_the_iteration_stops():
 def test_nothing_happens_before_the_first_record_is_asked_for():
     model = plain_model()
     start = parameters(model)
-    fit(model, batches(1), sgd(model), epochs=1)
+    records = fit(model, batches(1), sgd(model), epochs=1)
+    assert "nothing is trained yet: iterate over it" in repr(records)
     assert torch.equal(start, parameters(model))
+    next(records)
+    assert "nothing" not in repr(records) and not torch.equal(start, parameters(model))
+
+
+def test_a_run_that_nobody_iterates_over_is_warned_of():
+    model = plain_model()
+    with pytest.warns(UserWarning, match="fit: nothing is trained yet: iterate over it"):
+        fit(model, batches(1), sgd(model), epochs=1)
+    fit(model, batches(1), sgd(model), epochs=1).close()  # ended on purpose
+    next(fit(model, batches(1), sgd(model), epochs=1))
 
 
 def test_frozen_backbone_stays_in_eval_while_the_head_trains():
@@ -789,7 +803,7 @@ def test_parameters_of_losses_that_no_group_holds_are_named(name):
     with pytest.raises(ValueError, match=rf"{name}\.scale can train, but no group of the optimizer holds it"):
         fit(model, batches(), sgd(model), **settings)
     freeze(own)
-    fit(model, batches(), sgd(model), **settings)
+    fit(model, batches(), sgd(model), **settings).close()
 
 
 # --- BatchNorm -------------------------------------------------------------------------------------------------
@@ -807,9 +821,9 @@ def test_a_batch_of_one_under_batchnorm_is_refused_at_the_call_where_the_loader_
     for micro in (1, 2):
         with pytest.raises(ValueError, match=f"parts of 1 example .micro_batch={micro} of 13"):
             fit(model, [(x, y)], sgd(model), epochs=1, micro_batch=micro)
-    fit(model, DataLoader(data, 4, drop_last=True), sgd(model), epochs=1)
+    next(fit(model, DataLoader(data, 4, drop_last=True), sgd(model), epochs=1))
     freeze(model.backbone)
-    fit(model, DataLoader(data, 4), torch.optim.SGD(model.head.parameters(), lr=0.1), epochs=1)
+    next(fit(model, DataLoader(data, 4), torch.optim.SGD(model.head.parameters(), lr=0.1), epochs=1))
 
 
 def test_a_batch_of_one_of_a_loader_that_does_not_tell_is_refused_before_its_step():
@@ -837,6 +851,50 @@ def test_frozen_by_hand_with_batchnorm_is_warned_of():
         next(fit(model, batches(), sgd(model.head), epochs=1))
     freeze(model.backbone)
     next(fit(model, batches(), sgd(model.head), epochs=1))
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"task_loss": nn.CrossEntropyLoss}, r"task_loss=CrossEntropyLoss, a class; .*: CrossEntropyLoss\(\)"),
+        ({"feature_loss": nn.MSELoss}, r"feature_loss=MSELoss, a class"),
+        ({"metric": Accuracy()}, "got a Accuracy; expected what makes one: metric=Accuracy without brackets"),
+    ],
+)
+def test_a_class_for_a_function_and_a_measure_for_what_makes_one_are_named(settings, message):
+    model = plain_model()
+    with pytest.raises(ValueError, match=message):
+        fit(model, batches(), sgd(model), epochs=1, **settings)
+
+
+def test_a_split_where_a_loader_is_expected_is_told_what_makes_one():
+    split = PictureSplit(torch.zeros(3, 3, 5, 5, dtype=torch.uint8), torch.arange(3) % 2, tuple("abc"))
+    with pytest.raises(ValueError, match=r"sftlib\.datasets\.loader\(split, …\) makes batches"):
+        evaluate(plain_model(), split)
+
+
+def test_a_module_that_was_given_an_attribute_requires_grad_is_warned_of():
+    model = plain_model()
+    model.backbone.requires_grad = False
+    start = parameters(model.backbone)
+    with pytest.warns(UserWarning, match="backbone has an attribute requires_grad, which freezes nothing"):
+        next(fit(model, batches(), sgd(model), epochs=1))
+    assert not torch.equal(start, parameters(model.backbone))
+
+
+def test_a_loader_that_augments_is_warned_of_where_it_is_to_measure():
+    pictures = torch.randint(256, (7, 3, 5, 5), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
+    split = PictureSplit(pictures, torch.arange(7) % 2, tuple("abcdefg"))
+    how = {"preprocess": lambda p: p / 255, "batch_size": 3}
+    model = plain_model()
+    evaluate(model, datasets.loader(split, **how, shuffle=True))
+    augmenting = datasets.loader(split, **how, augment=augment.flip)
+    with pytest.warns(UserWarning, match="measures what it drew and not its split"):
+        evaluate(model, augmenting)
+    with pytest.warns(UserWarning, match="measures what it drew"):
+        evaluate(model, datasets.loader(split, **how, weights=torch.ones(7)))
+    with pytest.warns(UserWarning, match="measures what it drew"):
+        list(fit(model, augmenting, sgd(model), epochs=1, val_loader=augmenting))
 
 
 # --- rates, formats --------------------------------------------------------------------------------------------

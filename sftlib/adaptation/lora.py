@@ -72,7 +72,8 @@ def wrap_lora(module: nn.Module, *, rank: int, alpha: float) -> nn.Module:
     """A Linear or Conv2d -> its `LoRA`; a bigger module -> itself, with every Linear and Conv2d in it wrapped
 
     Everything else in ``module`` is frozen, so that only the A and B train; the function it computes is unchanged at
-    first. Build the optimizer afterwards. ``freeze`` holds A and B too; ``unfreeze`` frees W as well.
+    first: so wrap ``model.backbone``, and leave a new head out, which would stay nearly as it was drawn. Build the
+    optimizer afterwards. ``freeze`` holds A and B too; ``unfreeze`` frees W as well.
     """
     _require_module(module)
     rank, alpha = whole("rank", rank), positive("alpha", alpha)

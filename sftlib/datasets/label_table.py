@@ -1,6 +1,7 @@
 """Labels in a table: a CSV file with the columns file and label, one line a picture."""
 
 import csv
+import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,16 +54,18 @@ def _lines(path: Path) -> Iterator[tuple[int, str, str]]:
     """-> number of the line, file, label of each"""
     try:
         text = read_bytes(path).decode("utf-8-sig")
-        rows = list(csv.reader(text.splitlines(), strict=True))
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+        rows = [(reader.line_num, row) for row in reader]  # a name between quotes may have a line end in it
     except (UnicodeDecodeError, csv.Error, ValueError) as error:
         raise ValueError(f"{shown(path)}: {error}; expected a CSV file in UTF-8") from None
-    head = tuple(word.strip().lower() for word in rows[0]) if rows else ()
+    first = rows[0][1] if rows else []
+    head = tuple(word.strip().lower() for word in first)
     if head[:2] != COLUMNS or len(head) != 2:
         raise ValueError(
-            f"{shown(path)} begins with {printable(','.join(rows[0]) if rows else '')!r:.80}; expected a line "
+            f"{shown(path)} begins with {printable(','.join(first))!r:.80}; expected a line "
             "file,label and then one line a picture, with commas: cats/1.jpg,cat"
         )
-    for number, row in enumerate(rows[1:], start=2):
+    for number, row in rows[1:]:
         if len(row) not in (0, 2):
             raise ValueError(f"{shown(path)}, line {number}: got {len(row)} columns; expected two, file and label")
         if row:

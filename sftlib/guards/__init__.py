@@ -9,6 +9,7 @@ from sftlib.guards.call import (
     largest_rate,
     validated,
     warn_of_freezing,
+    warn_of_redrawing,
 )
 from sftlib.guards.first_batch import Trial, require_means
 from sftlib.guards.watch import Watch
@@ -25,4 +26,5 @@ __all__ = [
     "require_means",
     "validated",
     "warn_of_freezing",
+    "warn_of_redrawing",
 ]

@@ -37,6 +37,9 @@ def check_call(
 def check_objective(objective: Objective) -> None:
     """Raises ValueError unless there is something to minimise, with a usable weight."""
     check_functions(**objective.functions, terms=objective.terms)
+    for name, f in objective.functions.items():
+        if isinstance(f, type):
+            raise ValueError(f"got {name}={f.__name__}, a class; expected a function, or one of it: {f.__name__}()")
     if objective.task_loss is None and objective.feature_loss is None:
         raise ValueError("got neither task_loss nor feature_loss; expected at least one, such as F.cross_entropy")
     if objective.combine is not None and (objective.task_loss is None or objective.feature_loss is None):
@@ -46,6 +49,9 @@ def check_objective(objective: Objective) -> None:
 
 def check_metric(metric) -> None:
     """ValueError unless ``metric()`` makes a measure, or it is None."""
+    if isinstance(metric, Metric) and not isinstance(metric, type):
+        name = type(metric).__name__
+        raise ValueError(f"got a {name}; expected what makes one: metric={name} without brackets, or lambda: {name}(…)")
     check_functions(metric=metric)
     if metric is not None and not isinstance(measure := metric(), Metric):
         raise ValueError(
@@ -162,9 +168,16 @@ def largest_rate(optimizer: Optimizer) -> float:
 def warn_of_freezing(model: Model) -> None:
     """Warn where freezing did less, or more, than its words say.
 
-    Less: parameters were frozen by hand, and the statistics of a BatchNorm among them go on moving. More: one of f and
-    g was frozen, and with it a tensor of the other, which they share.
+    Less: a module was given an attribute requires_grad, which freezes nothing; or parameters were frozen by hand, and
+    the statistics of a BatchNorm among them go on moving. More: one of f and g was frozen, and with it a tensor of the
+    other, which they share.
     """
+    if named := [name or "the model" for name, m in model.named_modules() if "requires_grad" in vars(m)]:
+        warnings.warn(
+            f"{listed(named)} has an attribute requires_grad, which freezes nothing: a module has none, only its "
+            "parameters have. Take sftlib.adaptation.freeze, and build the optimizer afterwards",
+            stacklevel=3,
+        )
     half_frozen = _half_frozen(model)
     if half := [name for name, p in model.named_parameters() if id(p) in half_frozen]:
         warnings.warn(
@@ -179,6 +192,16 @@ def warn_of_freezing(model: Model) -> None:
             f"the parameters of {listed(norms)} require no gradient, but this BatchNorm is in train mode: its running "
             "statistics move, so what was to stay does not. Take sftlib.adaptation.freeze, not requires_grad_(False)",
             stacklevel=3,
+        )
+
+
+def warn_of_redrawing(loader) -> None:
+    """Warn where what is to be measured is not the examples of a split, one each."""
+    if getattr(loader, "redraws", False) is True:
+        warnings.warn(
+            "evaluate: the loader gives augmented examples, or some of them repeatedly, so this measures what it drew "
+            "and not its split: take a loader without augment and weights",
+            stacklevel=4,  # evaluate, and the decorator around it
         )
 
 

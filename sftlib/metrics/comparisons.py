@@ -24,7 +24,7 @@ from itertools import combinations
 
 import numpy as np
 
-from sftlib.inputs import finite, numbers, whole
+from sftlib.inputs import finite, numbers, tensor, whole
 from sftlib.metrics.intervals import Interval, paired_interval
 
 FEWEST = {"pictures": 10, "seeds": 3}  # two seeds agree by chance, and t with one degree of freedom sees nothing
@@ -60,7 +60,8 @@ def compare(
     in [0, 1] per seed, the same seeds in the same order (any other measure too). Intervals are simultaneous: with the
     probability `confidence` all of them hold. comparisons: how many a larger table makes, of which this is a part;
     without it, those that are returned. unit: what the n values are of, where that is neither pictures nor seeds,
-    such as "texts" or "sounds"; it is a name alone, hits are told from other values by what they are.
+    such as "texts" or "sounds"; it is a name alone, hits are told from other values by what they are. ValueError for
+    the classes that were said, in place of hits.
     """
     if not isinstance(table, Mapping):
         raise ValueError(f"got a {type(table).__name__}; expected a table, name -> values, as in {{'probe': hits, …}}")
@@ -69,6 +70,8 @@ def compare(
         raise ValueError(f"got rows {names or 'none'} and against={against!r}; expected two at least, and one of these")
     rows = {name: numbers(values, f"values of {name!r}") for name, values in table.items()}
     kind = _unit(rows)
+    if kind == "seeds" and unit is None:
+        _refuse_class_numbers(table, rows)
     pairs = [(name, against) for name in rows if name != against] if against is not None else combinations(rows, 2)
     pairs = list(pairs)
     k = len(pairs) if comparisons is None else whole("comparisons", comparisons, least=len(pairs))
@@ -76,6 +79,16 @@ def compare(
     interval = hits_interval if kind == "pictures" else _seeds_interval
     n = len(next(iter(rows.values())))
     return [Comparison(a, b, interval(rows[a], rows[b], confidence=each), n, unit or kind) for a, b in pairs]
+
+
+def _refuse_class_numbers(table: Mapping[str, object], rows: Mapping[str, np.ndarray]) -> None:
+    """ValueError where all values are whole numbers, as many as there could be pictures: predictions, not hits"""
+    n = len(next(iter(rows.values())))
+    if n >= FEWEST["pictures"] and not any(tensor(values).is_floating_point() for values in table.values()):
+        raise ValueError(
+            f"got whole numbers up to {max(v.max() for v in rows.values()):g}, such as the numbers of classes; "
+            "expected hits, whether each answer is right: said == y. Counts that are meant as they are need a unit=…"
+        )
 
 
 def hits_interval(a, b, *, confidence: float = 0.95) -> Interval:

@@ -22,6 +22,8 @@ def save_parts(model: nn.Module, folder: str | Path, *, allow_nonfinite: bool = 
     they belong together. FloatingPointError, naming them, for tensors that are not finite, unless ``allow_nonfinite``;
     OSError, with the old files as they were, where the disk is full. A killed call's leftovers go with a later one.
     """
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"got a {type(model).__name__} as model; expected save_parts(model, folder)")
     if not allow_nonfinite:
         require_finite(model)
     folder, mark = Path(folder), uuid.uuid4().hex

@@ -90,13 +90,18 @@ def save_checkpoint(
     return Path(path)
 
 
-def require_goes_on(found: Checkpoint, first_epoch: int, precision: Precision) -> None:
+def require_goes_on(found: Checkpoint, first_epoch: int, epochs: int, precision: Precision) -> None:
     """ValueError unless `fit` goes on where the checkpoint was made, in the same arithmetic."""
     if not isinstance(found, Checkpoint):
         raise ValueError(f"got a {type(found).__name__} as resume; expected what load_checkpoint returned")
     if first_epoch not in (1, found.epoch + 1):
         raise ValueError(
             f"got first_epoch={first_epoch} and a checkpoint of epoch {found.epoch + 1}; expected resume alone"
+        )
+    if type(epochs) is int and found.epoch >= epochs:
+        raise ValueError(
+            f"got epochs={epochs} and a checkpoint of a run that has done {found.epoch}, so nothing is left to do; "
+            "expected more epochs, those of before counted too"
         )
     if found.progress is not None and found.precision != precision:
         raise ValueError(

@@ -25,12 +25,14 @@ def evaluate(
     """loader of (x, y) -> {"loss": mean in nats per term, unless task_loss is None; what metric() measures; "n"}
 
     In eval mode; the model's modes are as before when it returns. Means are sums of terms over sums of counts, so they
-    do not depend on the batches. ValueError for a loss that is no mean over ``terms``, and for outputs and targets that
+    do not depend on the batches. A loader that augments, or draws with repetition, is measured as it is, with a
+    warning. ValueError for a loss that is no mean over ``terms``, and for outputs and targets that
     the metric cannot take; FloatingPointError for a loss that is not finite. Of several workers every one calls this;
     the result is that of all their examples.
     """
     guards.check_functions(task_loss=task_loss, terms=terms)
     guards.check_metric(metric)
+    guards.warn_of_redrawing(loader)
     group = model.group if isinstance(model, Model) else ALONE
     require_shards(loader, group)
     if group.world > 1:

@@ -20,7 +20,7 @@ from sftlib.runtime import FLOAT32, Precision, device_of, keep_freed_memory
 from sftlib.training.checkpoints import Checkpoint, require_goes_on
 from sftlib.training.evaluation import evaluate
 from sftlib.training.parts import Parts
-from sftlib.training.records import Controls, Epoch, Losses, Step
+from sftlib.training.records import Controls, Epoch, Losses, Records, Step
 from sftlib.training.run import Run
 from sftlib.training.step import update
 
@@ -33,8 +33,8 @@ def fit(
     schedule: Callable[[int], float] | None = None, clip: float | None = None, precision: Precision = FLOAT32,
     first_epoch: int = 1, resume: Checkpoint | None = None, controls: Controls | None = None,
     micro_batch: int | None = None,
-) -> Iterator[Step | Epoch]:  # fmt: skip
-    """Train f and g; yields a ``Step`` after every update and an ``Epoch`` after every pass.
+) -> Records:  # fmt: skip
+    """`for record in fit(…):` trains f and g; a ``Step`` comes after every update, an ``Epoch`` after every pass.
 
     Arguments are checked at this call; training happens while the result is iterated over, and stops where that stops.
     Losses, ``penalty``, ``combine`` and ``terms`` are those of `Objective`. ``metric()`` makes what measures an epoch;
@@ -52,7 +52,7 @@ def fit(
     guards.check_call(model, optimizer, objective, metric, precision, clip, schedule=schedule, validate=validate)
     controls = Controls.given(controls)
     if resume is not None:
-        require_goes_on(resume, first_epoch, precision)
+        require_goes_on(resume, first_epoch, epochs, precision)
         first_epoch = resume.epoch + 1
         controls.go_on(resume.controls)
     guards.check_loop(train_loader, val_loader, epochs, first_epoch)
@@ -64,7 +64,7 @@ def fit(
         how = {"task_loss": task_loss, "metric": metric, "terms": terms, "precision": precision}
         validate = partial(evaluate, loader=val_loader, **how)
     run = Run(train_loader, parts, metric, controls, first_epoch)
-    return _updates(run, optimizer, epochs, validate, schedule, clip, resume and resume.progress)
+    return Records(_updates(run, optimizer, epochs, validate, schedule, clip, resume and resume.progress))
 
 
 def _updates(run: Run, optimizer: Optimizer, epochs, validate, schedule, clip, saved) -> Iterator[Step | Epoch]:

@@ -2,7 +2,9 @@
 
 import copy
 import math
-from collections.abc import Iterable, Iterator
+import sys
+import warnings
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -89,6 +91,35 @@ class Controls:
         """What nobody has changed takes what the run had that was ``saved``; changed ones stay."""
         if saved is not None and self == Controls():
             self.rate, self.feature_weight = saved.rate, saved.feature_weight
+
+
+class Records(Iterator):
+    """What ``fit`` returns: each `Step` and `Epoch` is made when it is asked for, and training happens with it.
+
+    Thrown away before anything was asked for, they warn: nothing was trained.
+    """
+
+    def __init__(self, records: Generator):
+        self._records, self._asked = records, False
+
+    def __next__(self) -> Step | Epoch:
+        self._asked = True
+        return next(self._records)
+
+    def close(self) -> None:
+        """End the run here"""
+        self._asked = True
+        self._records.close()
+
+    def __repr__(self) -> str:
+        return "<a run that goes on while it is iterated over>" if self._asked else f"<{NOTHING}>"
+
+    def __del__(self) -> None:
+        if not self._asked and not sys.is_finalizing():
+            warnings.warn(f"fit: {NOTHING}", stacklevel=2)
+
+
+NOTHING = "nothing is trained yet: iterate over it, as in `for record in fit(…):` or `History(fit(…))`"
 
 
 class History:
