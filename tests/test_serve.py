@@ -168,6 +168,13 @@ def test_a_network_without_maps_is_served_without_them(serve, server, monkeypatc
     assert "looked" not in found and found["classes"]
 
 
+def test_a_port_that_is_taken_is_told_with_exit_code_2(trained, server):
+    done = run("serve", trained[1], "--port", server.server_address[1])
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    assert f"got --port {server.server_address[1]}, which cannot be had" in done.stderr, done.stderr
+    assert "expected a free one: leave the option out" in done.stderr, done.stderr
+
+
 def test_a_run_that_is_none_is_told_with_exit_code_2(tmp_path):
     done = run("serve", tmp_path)
     assert done.returncode == 2 and "best.pt does not exist" in done.stderr and "Traceback" not in done.stderr, (

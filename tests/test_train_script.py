@@ -197,6 +197,23 @@ def test_a_run_among_the_pictures_is_refused_and_leaves_nothing(pictures):
     assert sorted(p.name for p in pictures.iterdir()) == sorted(CLASSES)
 
 
+def test_what_another_run_left_at_its_end_is_not_taken_for_this_ones(pictures, whole, tmp_path):
+    out = shutil.copytree(whole, tmp_path / "run")
+    (out / "last.pt").unlink()
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    for more in ((), ("--resume",)):
+        with pytest.raises(ValueError, match="test.csv is there, of another run.*expected a new folder"):
+            script("train").main([str(pictures), "--out", str(out), *WORDS, *more])
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_a_run_that_is_there_is_refused_before_a_picture_is_read(pictures, whole, monkeypatch):
+    train = script("train")
+    monkeypatch.setattr(train.image_folder, "load", lambda *_, **__: pytest.fail("read"))
+    with pytest.raises(ValueError, match="is there already: --resume goes on from it, another --out keeps it"):
+        train.main([str(pictures), "--out", str(whole), *WORDS])
+
+
 # --- predict.py --------------------------------------------------------------------------------------------------
 
 
@@ -238,7 +255,7 @@ def test_a_single_file_nested_folders_and_broken_files(pictures, whole, tmp_path
     assert "notes" not in done.stderr, done.stderr
 
 
-def test_what_cannot_be_predicted_is_told_in_plain_words(whole, tmp_path):
+def test_what_cannot_be_predicted_is_told_in_plain_words(pictures, whole, tmp_path):
     (tmp_path / "run").mkdir()
     torch.save({"model": {}}, tmp_path / "run" / "best.pt")
     (tmp_path / "nothing").mkdir()
@@ -247,6 +264,26 @@ def test_what_cannot_be_predicted_is_told_in_plain_words(whole, tmp_path):
         ((tmp_path / "run", tmp_path), "was not written by tools/train.py"),
         ((whole, tmp_path / "nowhere"), "does not exist; expected a picture"),
         ((whole, tmp_path / "nothing"), "no file has a picture's suffix"),
+        ((whole, pictures, "--out", tmp_path / "gone" / "a.csv"), "lies in no folder that is there; expected a file"),
+        ((whole, pictures, "--out", tmp_path), "which is a folder; expected a file"),
     ):
         done = run("predict", *words)
         assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_a_prediction_that_ends_early_leaves_the_table_of_before(error, pictures, whole, tmp_path, monkeypatch):
+    predict, out = script("predict"), tmp_path / "predicted.csv"
+    assert predict.main([str(whole), str(pictures), "--out", str(out)]) == 0 and len(table(out)) == 33
+    before, own, calls = out.read_bytes(), predict.predicted, []
+
+    def ends(*arguments, **named):
+        calls.append(1)
+        if len(calls) == 2:
+            raise error
+        return own(*arguments, **named)
+
+    monkeypatch.setattr(predict, "predicted", ends)
+    with pytest.raises(error):
+        predict.main([str(whole), str(pictures), "--out", str(out), "--batch", "11"])
+    assert out.read_bytes() == before and [path.name for path in tmp_path.iterdir()] == ["predicted.csv"]

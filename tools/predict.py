@@ -12,11 +12,13 @@ that nothing could be predicted.
 """
 
 import argparse
+import contextlib
 import csv
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 import torch
 
@@ -75,6 +77,28 @@ def rows(model: Model, classes: list[str], root: Path, files: list[Path], size: 
                 broken[name] = "the network's output for it is not finite"
 
 
+@contextlib.contextmanager
+def written(out: Path | None) -> Iterator[TextIO]:
+    """A file to write to that becomes ``out`` when all is written, and leaves it as it was otherwise; None: the screen
+
+    ValueError where its folder is missing.
+    """
+    if out is None:
+        with open(os.dup(sys.stdout.fileno()), "w", encoding="utf-8", newline="") as file:
+            yield file
+        return
+    if out.is_dir() or not out.resolve().parent.is_dir():
+        what = "is a folder" if out.is_dir() else "lies in no folder that is there"
+        raise ValueError(f"got --out {shown(out)}, which {what}; expected a file, such as predicted.csv")
+    partial = out.with_name(f"{out.name}.{os.getpid()}.partial")
+    try:
+        with open(partial, "w", encoding="utf-8", newline="") as file:
+            yield file
+        os.replace(partial, out)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def arguments(words: list[str] | None) -> argparse.Namespace:
     """The command line's words -> options"""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -96,7 +120,7 @@ def main(words: list[str] | None = None) -> int:
     model.to(runtime.device())
     root, files, broken = found(options.pictures)
     columns = [*FIRST, *(f"probability of {c}" if c in FIRST else c for c in classes)]
-    with open(options.out or os.dup(sys.stdout.fileno()), "w", encoding="utf-8", newline="") as file:
+    with written(options.out) as file:
         table = csv.writer(file)
         table.writerow(columns)
         table.writerows(rows(model, classes, root, files, size, options.batch, broken, flips=options.flips))
@@ -111,3 +135,6 @@ if __name__ == "__main__":
     except (ValueError, OSError, MemoryError) as error:
         print(f"predict.py: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("predict.py: stopped; a file given with --out is as it was", file=sys.stderr)
+        sys.exit(130)

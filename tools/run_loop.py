@@ -45,6 +45,21 @@ def write_text(path: Path, text: str) -> None:
     os.replace(partial, path)
 
 
+def require_free(out: Path, *, resume: bool, at_the_end: str) -> None:
+    """ValueError where OUT holds a run that was not to be gone on from, or what another one left ``at_the_end``
+
+    That would stay, and be taken for this run's.
+    """
+    last, left = out / "last.pt", out / at_the_end
+    if last.exists() and not resume:
+        raise ValueError(f"{last} is there already: --resume goes on from it, another --out keeps it")
+    if left.exists() and not last.exists():
+        raise ValueError(
+            f"{left} is there, of another run, whose last.pt is gone; expected a new folder: move it away, or choose "
+            "another --out"
+        )
+
+
 def resumed(
     options, model: nn.Module, optimizer: Optimizer, settings: dict, rates: dict[str, float], require_same: Callable
 ) -> Checkpoint | None:

@@ -194,6 +194,17 @@ class Server(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}/"
 
 
+def opened(trained: tuple, port: int) -> Server:
+    """The server at this port; ValueError where it is taken, or not for ordinary users"""
+    try:
+        return Server(trained, port)
+    except OSError as error:
+        raise ValueError(
+            f"got --port {port}, which cannot be had ({error.strerror or error}); expected a free one: leave the "
+            "option out, or choose another"
+        ) from None
+
+
 def main(words: list[str] | None = None) -> None:
     """Run the script with these words, by default those of the command line, until Ctrl-C"""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -202,7 +213,7 @@ def main(words: list[str] | None = None) -> None:
     options = parser.parse_args(words)
     if not 0 <= options.port < 2**16:
         parser.error(f"argument --port: got {options.port}; expected 0 to {2**16 - 1}")
-    with Server(load_trained(options.run / "best.pt"), options.port) as server:
+    with opened(load_trained(options.run / "best.pt"), options.port) as server:
         print(f"open {server.url} in a browser; Ctrl-C ends it", flush=True)
         server.serve_forever()
 

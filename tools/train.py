@@ -243,6 +243,7 @@ def main(words: list[str] | None = None) -> int:
     train_options.require_out_apart(options)
     if options.check:
         return check(options)
+    run_loop.require_free(options.out, resume=options.resume, at_the_end="test.csv")
     options.out.mkdir(parents=True, exist_ok=True)
     with workers(timeout_s=options.timeout) as group:
         if group.leads:
