@@ -2,6 +2,7 @@
 any map-style dataset; every extractor that needs no network; augmented or not; extract, evaluate, fit that is stopped
 within an epoch and goes on, several workers. Expectations from a plain loop over files that Pillow reads."""
 
+import contextlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,6 +78,11 @@ def plain_batches(folder, way, preprocess, augment):
         yield torch.cat([preprocess(p) for p in some]), split.labels[rows]
 
 
+def warned(augment):
+    """What is computed within is warned of where the loader augments"""
+    return pytest.warns(UserWarning, match="augmented") if augment else contextlib.nullcontext()
+
+
 @pytest.mark.parametrize("augment", [False, True])
 @pytest.mark.parametrize("way", WAYS)
 def test_batches_features_and_measures_are_those_of_a_plain_loop(folder, f, way, augment):
@@ -87,16 +93,14 @@ def test_batches_features_and_measures_are_those_of_a_plain_loop(folder, f, way,
     with torch.no_grad():
         z = torch.cat([f(x) for x, _ in expected])
     y = torch.cat([y for _, y in expected])
-    if augment:
-        with pytest.warns(UserWarning, match="augmented"):
-            features, labels = extract(f, batches_of(folder, way, f.preprocess, augment))
-    else:
+    with warned(augment):
         features, labels = extract(f, batches_of(folder, way, f.preprocess, augment))
     torch.testing.assert_close(features, z)
     assert torch.equal(labels, y)
     torch.manual_seed(3)
     model = Model(f, LinearHead(f.feature_dim, 2))
-    found = evaluate(model, batches_of(folder, way, f.preprocess, augment))
+    with warned(augment):
+        found = evaluate(model, batches_of(folder, way, f.preprocess, augment))
     with torch.no_grad():
         logits = model.head(z)
     assert found["n"] == len(y) and found["accuracy"] == (logits.argmax(1) == y).double().mean().item()

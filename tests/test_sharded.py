@@ -64,6 +64,7 @@ def test_measures_are_those_of_all_examples(found, alone, name):
         assert own[name]["epochs"][-1]["n"] == worker.N  # of `evaluate`, after the last epoch
 
 
+@pytest.mark.filterwarnings("ignore:evaluate. the loader gives augmented")
 @pytest.mark.parametrize("name", worker.RUNS)
 def test_an_evaluation_before_and_between_epochs_is_that_of_one_process_and_moves_nothing(found, name):
     build, prepare, settings, batches, _ = worker.RUNS[name]

@@ -32,11 +32,11 @@ def evaluate(
     """
     guards.check_functions(task_loss=task_loss, terms=terms)
     guards.check_metric(metric)
-    guards.warn_of_redrawing(loader)
     group = model.group if isinstance(model, Model) else ALONE
     require_shards(loader, group)
     if group.world > 1:
         model.require_rows(loader)
+    guards.warn_of_redrawing(loader)
     tally, trial = Tally(metric), guards.Trial(Objective(task_loss, terms=terms), metric)
     with eval_mode(task_loss) if isinstance(task_loss, nn.Module) else nullcontext():
         for output, y, there in _outputs(model, loader, precision):
