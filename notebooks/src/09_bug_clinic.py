@@ -68,7 +68,7 @@ print(
 #
 # A **case** is a function: `case(mended, seed)` gives the script, its epochs, and what to measure afterwards.
 # `clinic(case)` asks the doctor about both versions, and reads the stored table: these very cells, run with five seeds
-# by `tools/experiments/clinic.py`. The fifteen differences are judged together by the course's one rule (notebook 08).
+# by `tools/experiments/clinic.py`. The fifteen differences are judged together by the course's one rule (notebook 00).
 
 
 # %%
@@ -286,8 +286,8 @@ clinic(frozen_too_late)
 # %% [markdown]
 # ### ★ Exercise 2: the second stage
 #
-# LP-FT (notebook 05): the head was trained while *f* was frozen by `requires_grad_(False)`; now all shall learn, *f* at
-# a tenth of the rate. The loss has parameters too, the centres of its classes. Two of the three would rest here.
+# LP-FT (notebook 05, going deeper): the head was trained while *f* was frozen by `requires_grad_(False)`; now all shall
+# learn, *f* at a tenth of the rate. The loss has parameters too, the centres of its classes. Two of the three would rest here.
 # Mend it.
 #
 # <details><summary>Hint 1</summary>
@@ -358,7 +358,8 @@ clinic(batchnorm)
 
 # %% [markdown]
 # **8 `eval()` forgotten.** The same weights, measured two ways: dropout draws, and BatchNorm standardises eight test
-# pictures by one another, who stand in the order of their modules. The mend ends both at once; 9 has dropout alone.
+# pictures by one another, which stand in the order of their solar modules. The mend ends both at once; 9 has dropout
+# alone.
 
 
 # %%

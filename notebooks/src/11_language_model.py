@@ -628,7 +628,7 @@ check("11.temperature", drawn_from)
 # ### ★★ Exercise 4: how deep?
 #
 # Set `LAST = "layer28"`, so that two layers learn, and run from *The experiment*. **Predict** form and exact. Then
-# `"layer30"`: only the last normalisation is left.
+# `"layer30"`: only the last normalisation is left. (Assertions there are for layer 24.)
 
 # %% [markdown] tags=["solution"]
 # **Exercise 4.** `"layer28"` leaves 5 % of the numbers to learn; `"layer30"` leaves 576, one factor for each feature of

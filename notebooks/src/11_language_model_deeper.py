@@ -320,9 +320,10 @@ assert costs["as in training"] < min(costs[name] for name in wrong) - 0.3
 assert exact_of["no role for the answer"] < 0.2 < exact_of["as in training"] - 0.2
 
 # %% [markdown]
-# **Read.** It learned to answer in *this* frame. In another the right word is many times less probable, though the task
-# is put in the same words; without the role, the role would have to be written first. So in use, build the prompt with
-# the function that built it in training (`chat.prompt`), and compare the two, token by token, once.
+# **Read.** (c). It learned to answer in *this* frame. In another the right word is many times less probable, though
+# "another template" puts the task in the same words. (Without a system turn the task is missing too.) Without the role,
+# the role would have to be written first. So in use, build the prompt with the function that built it in training
+# (`chat.prompt`), and compare the two, token by token, once.
 #
 # ## Three averages
 #

@@ -170,8 +170,8 @@ assert not DRAWN or apart[seen[people], people].mean() < together[people] - 0.02
 #
 # ## Masks are not pictures
 #
-# Resizing a picture mixes neighbours. The mean of class 3 (road) and class 5 (trees) is 4, pavement. So a mask is
-# resized by its **nearest** pixel, and *never* saved as JPEG.
+# Resizing a picture mixes neighbours. The mean of class 3 (road) and class 5 (vegetation) is 4, pavement. So a
+# mask is resized by its **nearest** pixel, and *never* saved as JPEG.
 
 # %%
 half, maps = (H // 2, W // 2), y_test[:, None].float()
@@ -212,10 +212,10 @@ for name, part in zip(("map", "auxiliary map", "early map"), z, strict=False):
 print(f"g(z)          {tuple(g(z).shape)}")
 
 # %% [markdown]
-# **How far apart?** A tap that falls outside the map reads zeros. On a map of *h* × *w* cells, of the 9 taps of all
+# **How far apart?** A tap that falls outside the map reads zeros. On a map of *a* × *b* cells, of the 9 taps of all
 # cells the share inside is
 #
-# $$\Big(\tfrac13 + \tfrac23 \max(0, 1 - \tfrac rh)\Big)\Big(\tfrac13 + \tfrac23 \max(0, 1 - \tfrac rw)\Big)$$
+# $$\Big(\tfrac13 + \tfrac23 \max(0, 1 - \tfrac ra)\Big)\Big(\tfrac13 + \tfrac23 \max(0, 1 - \tfrac rb)\Big)$$
 #
 # Once *r* is as large as the map, only the centre is left, and a 3 × 3 kernel has become a costly 1 × 1. Published
 # rates, 12, 24, 36, are for maps of some 65 cells a side.
@@ -394,8 +394,8 @@ assert low > 0 and iou(found[True].sum(0))[ROAD] > TRAPEZOID
 # ## More seeds
 #
 # One run is an anecdote. `data/results/segmentation.csv` has more, each with streets, order and first weights of its
-# own, all else as above. The rates were chosen on other streets (`segmentation_rates`, one seed). **Predict** the
-# order: *f* frozen, its two top stages trained, all of it, and from scratch.
+# own, all else as above. The rates were chosen on other streets (`segmentation_rates`, one seed). **Predict**
+# where two more ways come, *f* frozen and its two top stages trained: above all of *f*, between, or below scratch?
 
 
 # %%
@@ -436,11 +436,11 @@ assert cost.high < -0.02 and round(-100 * cost.mean) == 7
 # %% [markdown]
 # **Read.** From scratch is behind by far more than the seeds differ: (c) was right. *f* frozen is a little behind all
 # of it by either measure, and takes half the memory; with its two top stages trained there is no difference *that we
-# can see*. Only a sixth of the time is saved: no gradient of *f* is computed, but its forward pass and all of *g* are
-# as before. Had photographs taught *f* nothing for drawings, it would have been level with its random twin; and even
+# can see*. Frozen, only a sixth of the time is saved: no gradient of *f* is computed, but its forward pass and all of
+# *g* are as before. Had photographs taught *f* nothing for drawings, it would have been level with its random twin; and even
 # frozen it is ahead of the twin that may learn, so what it knows matters, not only how well its weights are scaled.
 #
-# Of the parts of *g*, only the early map is worth something that we can see, by both measures. The rates that fit, much
+# Of the parts, only the early map is worth something that we can see, by both measures. The rates that fit, much
 # as the picture above speaks for them, and the auxiliary loss, all good practice, make no difference that we can see
 # *here*. Nor do class weights (a rare class counts more in the loss, at most 10 times) in mean IoU, the measure that
 # they are meant for. Their price can be seen: of 100 pixels seven fewer are right. Who shows mean IoU alone hides it.
@@ -584,7 +584,7 @@ check("14.dataset_iou", dataset_iou)
 # ### ★ Exercise 3: how far does a cell see?
 #
 # Each layer is (kernel, stride, dilation), from the picture on. How many pixels of a row does one cell of the last map
-# see (its **receptive field**)? No layer: 1. A kernel of *k* taps has *k* − 1 gaps; a gap is dilation times the
+# see (its **receptive field**)? No layer: 1. A kernel has one gap less than taps; a gap is dilation times the
 # distance of neighbouring cells, which is the product of the strides *before*.
 #
 # <details><summary>Hint 1</summary>
