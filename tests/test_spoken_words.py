@@ -692,6 +692,50 @@ def test_strings_of_two_rates_are_refused_and_so_are_lengths_that_cannot_be():
             spoken_words.strung(split, **{"n": 3} | wrong)
 
 
+def test_phrases_are_different_and_take_a_word_of_each_slot():
+    slots = (("a", "b", "c"), ("d", "e"), ("f", "g", "h", "i", "j"))
+    every = {f"{x} {y} {z}" for x in slots[0] for y in slots[1] for z in slots[2]}
+    all_of_them = spoken_words.phrases(30, seed=3, slots=slots)
+    assert len(all_of_them) == 30 and set(all_of_them) == every
+    some = spoken_words.phrases(7, seed=3, slots=slots)
+    assert some == all_of_them[:7] and some != spoken_words.phrases(7, seed=4, slots=slots)
+    assert len(set(spoken_words.phrases(12**3))) == 12**3
+    for wrong in ({"n": 31}, {"n": 0}, {"seed": -1}, {"slots": ()}, {"slots": ("ab", "cd")}, {"slots": (("a", "a"),)}):
+        with pytest.raises(ValueError, match="expected"):
+            spoken_words.phrases(**{"n": 1, "slots": slots} | wrong)
+
+
+def test_letters_are_places_in_the_alphabet_behind_the_blank():
+    """Space 1, a 2, …, z 27"""
+    y = spoken_words.in_letters(["abba", "z", "to be"])
+    assert y.tolist() == [[2, 3, 3, 2, -1], [27, -1, -1, -1, -1], [21, 16, 1, 3, 6]]
+    for wrong in ("", " a", "a ", "a  b", "Red", "caf\u00e9", "3", "don't", "a\nb"):
+        with pytest.raises(ValueError, match="small letters a to z"):
+            spoken_words.in_letters(["red", wrong])
+    for wrong in ("red", []):
+        with pytest.raises(ValueError, match="list of texts"):
+            spoken_words.in_letters(wrong)
+
+
+def test_spelled_sounds_are_those_of_the_split_and_none_comes_twice():
+    split = load(words=spoken_words.phrases(11, seed=2), val_speakers=[]).train
+    sounds, y = spoken_words.spelled(split, 17, seed=5)
+    of = {
+        wave.numpy().tobytes(): text
+        for (wave, _), text in zip([s.sound() for s in split.sounds], split.words, strict=True)
+    }
+    said = ["".join(spoken_words.LETTERS[k - 1] for k in units if k != -1) for units in y.tolist()]
+    assert said == [of[wave.numpy().tobytes()] for wave, _ in sounds]
+    assert len({wave.numpy().tobytes() for wave, _ in sounds}) == 17 == len(sounds)
+    again = spoken_words.spelled(split, 17, seed=5)
+    assert torch.equal(again[1], y) and all(torch.equal(a, b) for (a, _), (b, _) in zip(again[0], sounds, strict=True))
+    assert [w.tolist() for w in spoken_words.spelled(split, 17, seed=6)[1]] != y.tolist()
+    with pytest.raises(ValueError, match="n=62; expected a whole number from 1 to 61"):
+        spoken_words.spelled(split, 62)
+    with pytest.raises(ValueError, match="small letters"):
+        spoken_words.spelled(load(words=["route 66", "seven"]).train, 3)
+
+
 class Halved:
     def __init__(self, source):
         self.source = source

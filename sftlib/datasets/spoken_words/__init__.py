@@ -20,10 +20,24 @@ from sftlib.datasets.spoken_words import made, recordings
 from sftlib.datasets.spoken_words.checks import check_choice, check_synthesis, check_words
 from sftlib.datasets.spoken_words.made import ACCENTS, VOICES, Synthesis
 from sftlib.datasets.spoken_words.parts import PARTS, SoundSplit, by_number, by_speaker
-from sftlib.datasets.spoken_words.strings import strung
+from sftlib.datasets.spoken_words.strings import COMMANDS, LETTERS, in_letters, phrases, spelled, strung
 from sftlib.datasets.spoken_words.waves import decode
 
-__all__ = ["ACCENTS", "DIGITS", "VOICES", "SoundSplit", "Synthesis", "decode", "load", "strung"]
+__all__ = [
+    "ACCENTS",
+    "COMMANDS",
+    "DIGITS",
+    "LETTERS",
+    "VOICES",
+    "SoundSplit",
+    "Synthesis",
+    "decode",
+    "in_letters",
+    "load",
+    "phrases",
+    "spelled",
+    "strung",
+]
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
