@@ -179,6 +179,10 @@ def test_after_a_loss_that_is_not_finite_the_advice_can_be_followed(pictures, tm
         (("--best-by", "f1"), "argument --best-by: invalid choice: 'f1'"),
         (("--class-weights", "--class-sampling"), "expected one: both would count rare classes twice"),
         (("--backbone", "squeeznet1_1"), "train.py: .*did you mean 'squeezenet1_1'"),
+        (
+            ("--backbone", "minilm_l6"),
+            "train.py: got --backbone minilm_l6, which takes texts; expected",
+        ),
         (("nowhere",), "train.py: .*nowhere.* does not exist"),
     ],
 )
@@ -205,6 +209,13 @@ def test_what_another_run_left_at_its_end_is_not_taken_for_this_ones(pictures, w
         with pytest.raises(ValueError, match="test.csv is there, of another run.*expected a new folder"):
             script("train").main([str(pictures), "--out", str(out), *WORDS, *more])
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_a_file_in_the_place_of_the_run_is_told(pictures, tmp_path):
+    (tmp_path / "run").write_text("mine")
+    with pytest.raises(ValueError, match="got --out .*run, which is a file; expected a folder"):
+        script("train").main([str(pictures), "--out", str(tmp_path / "run"), *WORDS])
+    assert (tmp_path / "run").read_text() == "mine"
 
 
 def test_a_run_that_is_there_is_refused_before_a_picture_is_read(pictures, whole, monkeypatch):

@@ -167,6 +167,22 @@ def test_broken_files_are_refused_by_name_or_left_out_and_named(pictures, tmp_pa
     assert len(table(tmp_path / "run" / "log.csv")) == 3
 
 
+def test_what_lies_in_folders_of_one_name_stays_in_one_part_when_asked(pictures, tmp_path, capsys):
+    root, train = tmp_path / "pictures", script("train")
+    for path in pictures.rglob("*.png"):
+        place = root / path.parent.name / f"day {int(path.stem) % 5}"
+        place.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, place)
+    words = [str(root), "--out", str(tmp_path / "run"), *WORDS, "--strategy", "probe"]
+    with pytest.raises(ValueError, match="holds the same folders as those beside it[^§]*--keep-folders for groups=…"):
+        train.main(words)
+    data = train.pictures(train.train_options.arguments([*words, "--keep-folders"], ""), print)
+    days = [{name.split("/")[1] for name in part.names} for part in (data.train, data.val, data.test)]
+    assert sum(map(len, days)) == len(set.union(*days)) == 5 and all(days)
+    assert train.main([*words, "--keep-folders"]) == 0 and len(table(tmp_path / "run" / "log.csv")) == 3
+    assert train.main(["--out", str(tmp_path / "run"), "--resume"]) == 0  # remembers it
+
+
 def test_a_smaller_last_batch_can_be_left_out(pictures, tmp_path):
     words = [str(pictures), "--out", str(tmp_path), "--size", "33", "--batch", "11", "--epochs", "1", "--freeze"]
     script("train").main([*words, "--drop-last"])

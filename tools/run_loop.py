@@ -51,6 +51,8 @@ def require_free(out: Path, *, resume: bool, at_the_end: str) -> None:
     That would stay, and be taken for this run's.
     """
     last, left = out / "last.pt", out / at_the_end
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"got --out {out}, which is a file; expected a folder, a new one or that of a run")
     if last.exists() and not resume:
         raise ValueError(f"{last} is there already: --resume goes on from it, another --out keeps it")
     if left.exists() and not last.exists():

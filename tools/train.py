@@ -16,7 +16,8 @@ lowest loss) to RUN/best.pt, with which it looks at the test pictures once, at t
 and tools/serve.py use it.
 
 --check looks at the pictures (copies, dark, blurred, odd ones, labels that look wrong) and at the set-up, and trains
-nothing. --skip-broken leaves out files that cannot be read, and names them. --strategy says what learns:
+nothing. --skip-broken leaves out files that cannot be read, and names them. --keep-folders: what lies in folders of one
+name within the classes (a patient, a camera, a day) stays in one part. --strategy says what learns:
   probe    g alone, f frozen         partial  g and the last stage of f       lora  g, and small matrices beside f's
   full     f and g (the default)     lp-ft    f and g, from the best g on the frozen features
 Unequal classes: --class-weights weighs the loss, in training and validation, by 1/n of a picture's class, a mean over
@@ -58,9 +59,10 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-from sftlib.backbones import load_backbone
+from sftlib.backbones import BACKBONES, load_backbone
 from sftlib.batches import count
 from sftlib.datasets import Splits, augment, image_folder, loader, solar_cells
+from sftlib.datasets.folder_walk import FolderError
 from sftlib.datasets.loading import Loader
 from sftlib.datasets.on_device import to_device
 from sftlib.losses import class_weights, weighted_cross_entropy
@@ -86,6 +88,7 @@ from tools.run_loop import ended, followed, printed, seconds_left, write  # noqa
 from tools.run_options import require_new_addresses  # noqa: E402
 from tools.train_end import COLUMNS, best, is_over, test  # noqa: E402
 
+REMEDIES = "Of what is named above this script has --skip-broken, and --keep-folders for groups=…"
 TIMED, FILLED = 5, 0.85  # steps that are timed, and the part of the time that may be planned for
 BEGAN = time.perf_counter()
 
@@ -99,6 +102,9 @@ class Loss(NamedTuple):
 
 def build(options: argparse.Namespace, classes: int) -> tuple[Model, torch.optim.Optimizer]:
     """The model f, g and the optimizer of what the strategy trains; BatchNorm keeps its statistics"""
+    spec = BACKBONES.get(options.backbone)
+    if spec is not None and spec.inputs != "pictures":
+        raise ValueError(f"got --backbone {spec.name}, which takes {spec.inputs}; expected one for pictures")
     f = load_backbone(options.backbone, pretrained=not options.random, size=options.size)
     model = assembled(options.strategy, f, classes)
     return model, torch.optim.SGD(groups(model, rate_f=options.rate_f, rate_g=options.rate_g), momentum=0.9)
@@ -144,8 +150,12 @@ def pictures(options: argparse.Namespace, say: Callable) -> Splits:
     """The pictures of the folder, or the solar cells; files that are left out are named"""
     if not options.pictures:
         return solar_cells.load()
-    how = {"labels": options.labels, "skip_broken": options.skip_broken}
-    data = image_folder.load(options.pictures, size=options.size, **how)
+    groups = (lambda path: path.parent.name) if options.keep_folders else None
+    how = {"labels": options.labels, "skip_broken": options.skip_broken, "groups": groups}
+    try:
+        data = image_folder.load(options.pictures, size=options.size, **how)
+    except FolderError as error:
+        raise ValueError(f"{error}\n{REMEDIES}") from None
     for line in data.broken:
         say(f"left out: {line}")
     return data
@@ -252,7 +262,8 @@ def main(words: list[str] | None = None) -> int:
             train(options, group)
         except FloatingPointError as error:
             raise FloatingPointError(
-                f"{error} {options.out / 'last.pt'} is of before that: go on from it with the same command and --resume"
+                f"{str(error).rstrip('.')}. {options.out / 'last.pt'} is of before that: go on from it with the same "
+                "command and --resume"
                 f" --rate-f {options.rate_f / 10:g} --rate-g {options.rate_g / 10:g}, or, where there is none yet, "
                 "start again with these rates"
             ) from None

@@ -11,9 +11,9 @@ from tools.run_options import number
 RATES = ("rate_f", "rate_g")  # may be changed at --resume
 PATHS = ("pictures", "labels")  # the pictures and labels themselves are compared by the loader
 KEPT = (
-    *PATHS, "skip_broken", "backbone", "random", "strategy", "size", "epochs", "time_budget", "batch", "drop_last",
-    "class_weights", "class_sampling", "label_smoothing", "best_by", "patience", "flips", "temperature", "warmup",
-    "bf16", "seed", *RATES,
+    *PATHS, "skip_broken", "keep_folders", "backbone", "random", "strategy", "size", "epochs", "time_budget", "batch",
+    "drop_last", "class_weights", "class_sampling", "label_smoothing", "best_by", "patience", "flips", "temperature",
+    "warmup", "bf16", "seed", *RATES,
 )  # fmt: skip
 BEST_BY = ("accuracy", "loss")
 EPOCHS, MOST_EPOCHS = 5, 50  # without and with --time-budget
@@ -43,6 +43,7 @@ def _parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--check", action="store_true", help="look at the pictures and the set-up, train nothing")
     parser.add_argument("--labels", type=Path, metavar="CSV", help="a table file,label in place of a folder a class")
     parser.add_argument("--skip-broken", action="store_true", help="leave out files that cannot be read")
+    parser.add_argument("--keep-folders", action="store_true", help="folders within classes stay whole, by their name")
     parser.add_argument("--backbone", default="squeezenet1_1")
     parser.add_argument("--random", action="store_true", help="random weights in place of pretrained ones")
     parser.add_argument("--strategy", choices=STRATEGIES, default="full", help="what learns; default: full")

@@ -57,7 +57,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str, str]]:
         reader = csv.reader(io.StringIO(text, newline=""), strict=True)
         rows = [(reader.line_num, row) for row in reader]  # a name between quotes may have a line end in it
     except (UnicodeDecodeError, csv.Error, ValueError) as error:
-        raise ValueError(f"{shown(path)}: {error}; expected a CSV file in UTF-8") from None
+        raise ValueError(f"{shown(path)}: {error}; expected a CSV file in UTF-8 (in Excel: 'CSV UTF-8')") from None
     first = rows[0][1] if rows else []
     head = tuple(word.strip().lower() for word in first)
     if head[:2] != COLUMNS or len(head) != 2:
