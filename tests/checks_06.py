@@ -35,6 +35,11 @@ def _steps_as_well(model, x, y, size):
             p -= 0.1 * p.grad
 
 
+def _clipped(model, x, y, size):
+    _accumulate(model, x, y, size)
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+
+
 def _left_in_eval(model, x, y, size):
     _accumulate(model.eval(), x, y, size)
 
@@ -101,6 +106,7 @@ WRONG = {
     "06.accumulate": [
         (_steps_as_well, "the parameters moved"),
         (_left_in_eval, "left in eval mode"),
+        (_clipped, "gradient of 6 rows"),
         (_no_weights, "each part counts fully"),
         (_equal_weights, "every part the same weight"),
         (_clears_each, "only the last part is left"),

@@ -36,6 +36,12 @@ def _own_error(accuracy, cost):
     return torch.where(near, cost, math.inf).argmin()
 
 
+def _of_medians(accuracy, cost):
+    median, best = accuracy.median(1).values, accuracy.median(1).values.argmax()
+    near = median >= median[best] - accuracy[best].std() / accuracy.shape[1] ** 0.5
+    return torch.where(near, cost, math.inf).argmin()
+
+
 def _worst_within(accuracy, cost):
     mean = accuracy.mean(1)
     near = mean >= mean.max() - accuracy[mean.argmax()].std() / accuracy.shape[1] ** 0.5
@@ -65,6 +71,7 @@ WRONG = {
         (lambda accuracy, cost: cost.argmin(), "got strategy"),
         (_own_error, "the best mean"),
         (_worst_within, "got strategy"),
+        (_of_medians, "its *mean* is"),
         (lambda accuracy, cost: accuracy.mean(1), "expected the index"),
         (lambda accuracy, cost: 7, "from 0 to"),
     ],

@@ -147,7 +147,7 @@ assert torch.allclose(twice, fused, rtol=0, atol=1e-6)
 # p \leftarrow p - \alpha\,\frac{\hat m}{\sqrt{\hat s} + \epsilon}$$
 #
 # with *m* and *s* the running means of ∇L and (∇L)², each new one weighted by $1-\beta_1$ and $1-\beta_2$, and the hat
-# a division by $1-\beta_1^t$ and $1-\beta_2^t$, because both start at 0.
+# a division by $1-\beta_1^t$ and $1-\beta_2^t$ at step *t*, because both start at 0.
 
 # %%
 BETA, OMEGA = 0.9, 5e-4
@@ -208,7 +208,7 @@ assert apart < 1e-3 * decays
 #
 # ## Ten times the loss, or ten times α?
 #
-# Some sum the loss over a batch, others average; a combined loss has a λ. All of that multiplies the gradient.
+# Some sum the loss over a batch, others average; a combined loss has a λ. That multiplies the gradient, or a part of it.
 # **Predict**: *L* becomes 8 *L*. For which optimizers is that the same as 8 α?
 #
 # (a) For SGD, with or without weight decay. (b) For SGD without weight decay. (c) For Adam too.
@@ -248,14 +248,15 @@ plt.show()
 #
 # ## A map of the loss
 #
-# First, tune the network. Then choose two directions *u* and *v* of length 1, at a right angle, and look at
+# First, tune the network. Then choose two directions *u* and *v* (no velocity here) of length 1, at a right angle, and look at
 # $L(w_0 + a\,u + b\,v)$, where $w_0$ holds all the weights of the tuned network. *a* and *b* are distances in weight
 # space, and gradient descent within this **slice** is gradient descent with the same α. Which directions?
 #
 # - **start → tuned**, the way training went;
 # - **random**, *filter-normalised*: noise in which each filter has the length it has in $w_0$ (Li et al. 2018, arXiv
 #   1712.09913);
-# - **sharpest**, the direction of largest curvature, by power iteration as in notebook 04.
+# - **sharpest**, the direction of largest curvature, by power iteration (notebook 04).
+
 
 # %% tags=["varies"]
 tuned = copy.deepcopy(untouched)
@@ -338,7 +339,8 @@ curves(ax, rise, xlabel="distance from the tuned weights", ylabel="loss (nats)")
 plt.show()
 
 # %% [markdown]
-# Most of the 387,202 directions are like the random one: nothing happens. A few are steep walls, and *they* limit α.
+# The random direction mixes all 387,202, and along it nothing happens: most are flat. A few are steep walls, and *they*
+# limit α.
 # A slice through random directions would look like a plain with every α harmless, so the map is drawn through the way
 # of training and the sharpest direction. Between the points of its grid the loss is *interpolated* (cubic splines
 # through its logarithm), so that a step on the map is a matter of microseconds; whether the map can be trusted is
@@ -472,7 +474,7 @@ assert loss.max() > loss[0] > loss[-1] and curvature[1:6].min() < allowed < curv
 # The batch gradient is a mean of N gradients, one a picture. `torch.func` computes them all: `grad` turns a loss into
 # the function that returns its gradient, `vmap` runs that over the N rows at once. For a linear *g* with weight *B*
 # there is a closed form, the sum $\sum_i E_{ik} z_{id}$ of notebook 04, taken apart:
-# $\partial L_i/\partial B_{kd} = (p_{ik} - Y_{ik})\, z_{id}$.
+# $\partial L_i/\partial B_{kd} = (p_{ik} - Y_{ik})\, z_{id}$, with *p* and *Y* as there.
 
 
 # %%
@@ -582,7 +584,7 @@ explorer.still()
 # </details>
 # <details><summary>Hint 3</summary>
 #
-# α does not enter *v*. Older texts write v ← β v − α g; that is the same path until α changes.
+# α does not enter *v*. Older texts write v ← β v − α · gradient; that is the same path until α changes.
 #
 # </details>
 
@@ -642,8 +644,9 @@ check("04.per_sample", per_sample)
 # the mistake imitate?
 
 # %% [markdown] tags=["solution"]
-# **Exercise 3.** The gradients add up, so the tenth step is made of ten gradients and is up to ten times as long. It
-# is SGD with momentum β = 1: a velocity that never forgets. With β = 0.9 instead, what is older fades away.
+# **Exercise 3.** The gradients add up, so the tenth step is made of ten gradients. It would be ten times as long if
+# they were equal; in our run it was some four times as long. It is SGD with momentum β = 1: a velocity that never
+# forgets. With β = 0.9 instead, what is older fades away.
 
 # %% [markdown]
 # ### ★★★ Exercise 4: the edge of stability

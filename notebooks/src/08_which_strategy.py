@@ -16,7 +16,7 @@
 # - read a table of strategies without being fooled by its size;
 # - choose a strategy on validation by a rule, and report it on test.
 #
-# **65 minutes** to read and try, half a minute to run. Before: notebooks 00, 02, 03 and 05. Nothing is downloaded.
+# **65 minutes** to read and try, half a minute to run. Before: notebooks 00, 02, 03 and 05.
 
 # %% tags=["setup"]
 import ipywidgets as w
@@ -93,7 +93,7 @@ plt.show()
 # | $q_s(x_i)$ | `log_q` (N, S) | the same, now |
 # | $\bar p_{ys}$ | `relation` (K, S) | what the old head says of each target class |
 #
-# (In the paper it is learned and turned round by Bayes' rule; the mean is its simpler form, and the one of our table.)
+# (The paper also learns the reverse, turned round by Bayes' rule; the mean is its simpler form and our table's.)
 
 # %% tags=["varies"]
 f = backbones.load_backbone("squeezenet1_1", size=SIDE)
@@ -122,15 +122,15 @@ for k, name in enumerate(cells.classes):
 # | linear probe | *g* alone, logistic regression | 4 penalties |
 # | full | stage4 of *f* at rate α, *g* at 10 α, from a random *g* | 3 rates |
 # | LP-FT | the same, from the probe's *g* | 3 rates |
-# | L2-SP | full, with $\frac a2\lVert\theta-\theta_0\rVert^2$: stay near the start | 3 rates × 2 |
+# | L2-SP | full, with $\frac a2\lVert\theta-\theta_0\rVert^2$: *f*'s weights θ stay near their start | 3 rates × 2 |
 # | BSS | full, smallest singular value of a batch's features shrunk | 3 rates × 2 |
 # | Co-Tuning | full, with the term above | 3 rates × 2 |
 #
 # (L2-SP, BSS: *Going deeper*.) *f* below stage4 stays as it came; its maps are computed once. The settings were chosen
-# for each task and number of labels by accuracy on the validation pictures (222 cells, 240 details), in one tuning run
-# (two with 20 labels). So the three regularised strategies had twice as many tries as full, and validation labels count
-# too. Then five seeds: which pictures are labelled, the start of *g*, the order of batches. The test pictures were
-# looked at once a row.
+# for each task and number of labels by validation accuracy (222 cells, 240 details), in one tuning run (two with 20
+# labels). So the three regularised strategies had twice as many tries as full, and validation labels count too. Then
+# five seeds: which pictures are labelled, the start of *g*, the order of batches. The test pictures were looked at once
+# a row.
 #
 # First seed 0, live: the probe and Co-Tuning.
 
@@ -420,7 +420,7 @@ assert differ and len(told) < 5
 # The best of many trials is partly good and partly lucky. Simulated: 20 settings, each judged on 240 pictures of its
 # own draw, all equally good (75 %), or as different as our search's trials. Measured, in the stored searches (20 trials
 # each, five seeds, two samplers): how much more does the winner's validation accuracy exceed its test accuracy than
-# over all trials of the *same search*? (So the sets' difficulty cancels.)
+# the mean trial's of the *same search*? (So the sets' difficulty cancels.)
 #
 # **Predict** the measured luck: (a) about 5 points, as in the simulation of equals, (b) about 1 or nothing visible.
 
@@ -691,8 +691,9 @@ print(f"s = {s:.1f} points, so about {(2 * s) ** 2:.0f} seeds for ± 1 point")
 # - Count the runs that broke, the repeated ones too. A mean hides them.
 # - Choose on validation; report on test, once.
 #
-# **Limits.** Three tasks, one on seen pixels; one network at 96 pixels, its last stage trained by one optimizer, no
-# augmentation, five seeds, one split each; small grids, tuned on one or two runs, with unequal numbers of tries.
+# **Limits.** Three tasks, one on seen pixels, two with cells of one panel in all parts; one network at 96 pixels, its
+# last stage trained by one optimizer, no augmentation, five seeds, one split each; small grids, tuned on one or two
+# runs, unequal numbers of tries.
 #
 # **References.** You et al. 2020, *Co-Tuning for transfer learning*, NeurIPS, eqs. (1) to (4). Hastie, Tibshirani and
 # Friedman 2009, *The elements of statistical learning*, section 7.10 (one-standard-error rule). Kumar et al. 2022,

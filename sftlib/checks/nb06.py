@@ -29,7 +29,7 @@ def _accumulate(answer):
     for n, size, seed in ((11, 4, 0), (6, 3, 1), (7, 7, 2), (5, 2, 3)):
         model, what = _Counting(seed), f"{n} rows, {size} at once"
         draw = torch.Generator().manual_seed(seed + 10)
-        x, y = torch.randn(n, 5, generator=draw, dtype=torch.float64), torch.arange(n) % 3
+        x, y = (1 + 8 * seed) * torch.randn(n, 5, generator=draw, dtype=torch.float64), torch.arange(n) % 3
         own = [_gradient(model, *pair) for pair in zip(x.split(size), y.split(size), strict=True)]
         want, shares = _gradient(model, x, y), [len(part) / n for part in x.split(size)]
         old, weight, bias = torch.ones_like(want), model.weight.detach().clone(), model.bias.detach().clone()

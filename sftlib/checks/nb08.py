@@ -58,6 +58,10 @@ def _telling_shapes():
     yield "7 strategies; a quiet, cheap one 0.02 below a noisy best, standard error 0.035", rows, [1, 9, *[3] * 5], 0
     rows = torch.stack([0.5 + many, 0.785 + 0.1 * many, 0.788 + many, 0.793 + many, 0.80 + many])
     yield "17 seeds; of the two that are 0.007 and 0.012 below, the first is near", rows, [1, 2, 3, 5, 9], 3
+    skewed = torch.tensor([-0.16, 0.03, 0.04, 0.04, 0.05], dtype=torch.float64)  # mean 0, median 0.04
+    even = torch.tensor([-0.01, -0.005, 0.0, 0.005, 0.01], dtype=torch.float64)  # standard error 0.004
+    rows = torch.stack([0.78 + skewed, 0.80 + even, 0.5 + even])
+    yield "one seed of a cheap strategy fell far down: its *mean* is 0.02 below", rows, [1, 9, 3], 1
 
 
 @checker("08.honest")
