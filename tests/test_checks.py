@@ -98,6 +98,14 @@ def test_an_untouched_stub_is_still_to_do(capsys, name):
             assert said(capsys, name, stub) == f"⬜ {name}: still to do"
 
 
+def test_pytorchs_own_word_for_what_it_cannot_do_is_told_and_is_no_stub(capsys):
+    def mean_of_truth_values(logits, y):
+        return (logits.argmax(1) == y).mean()
+
+    line = said(capsys, "00.accuracy", mean_of_truth_values)
+    assert line.startswith("❌ 00.accuracy: your code raised NotImplementedError: mean()") and "Bool" in line
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_nonsense_is_wrong_and_raises_nothing(capsys, name):
     def leaves(*args):

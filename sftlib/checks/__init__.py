@@ -64,7 +64,7 @@ def check(name: str, answer) -> None:
     left: list[str] = []
     try:
         mark, text = "✅", _judged(name, answer, left)
-    except (StillToDo, NotImplementedError):
+    except StillToDo:
         mark, text = "⬜", "still to do"
     except Wrong as error:
         mark, text = "❌", "; besides, ".join([str(error), *left[:1]])
@@ -72,6 +72,8 @@ def check(name: str, answer) -> None:
         raise
     except BaseException as error:
         mark, text = "❌", "; besides, ".join([f"your code raised {_words(error)}", *left[:1]])
+        if _words(error) == "NotImplementedError: ":  # PyTorch's own, of a mean of truth values, has words
+            mark, text = "⬜", "still to do"
     name = name if isinstance(name, str) else type(name).__name__
     print(f"{mark} {name}: {' '.join(text.split())[:400]}")
     if mark == "✅" and NO_GRADE not in SAID:
