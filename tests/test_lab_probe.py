@@ -17,7 +17,12 @@ def packages(tmp_path):
     (found,) = (tmp_path / "venv").rglob("site-packages")
     (found / "thing").mkdir()
     sizes = {"thing/__init__.py": b"", "thing/core.py": b"x = 1\n"}
-    sizes |= {"thing/fast.so.3": b"elf", "thing/w.gguf": b"weights"}
+    sizes |= {
+        "thing/fast.so.3": b"elf",
+        "thing/w.gguf": b"weights",
+        "thing/w.pkl": b"weights",
+        "thing/cell.png": b"png",
+    }
     for name, content in sizes.items():
         (found / name).write_bytes(content)
     (found / "thing-1.7.dist-info").mkdir()
@@ -56,6 +61,8 @@ def test_what_is_not_there_is_named(packages, word):
         ("fast.so.3", b"el", True),
         ("fast.so.3", None, True),
         ("w.gguf", b"weights and more", True),
+        ("w.pkl", b"wei", True),
+        ("cell.png", b"p", True),
         ("__init__.py", b"", False),
     ],
 )

@@ -2,7 +2,8 @@
 
     python -I lab_probe.py quick|files|imports MODULE … NAME==VERSION …
 
-files: every file that the installers wrote is looked for, libraries and weights with their sizes (half a second).
+files: every file that the installers wrote is looked for, libraries, weights, pictures and tables with their
+sizes (half a second).
 imports: the modules are imported too (some seconds). Standard library only; every Python from 3.6 must be able to
 read it.
 """
@@ -14,7 +15,8 @@ import json
 import os
 import sys
 
-SIZED = (".so", ".pyd", ".dll", ".dylib", ".pth", ".pt", ".gguf", ".safetensors", ".npz")  # nobody edits these by hand
+# Nobody edits these by hand: libraries, weights, pictures and tables
+SIZED = (".so", ".pyd", ".dll", ".dylib", ".pth", ".pt", ".pkl", ".gguf", ".safetensors", ".npz", ".png", ".csv")
 
 
 def lacking(wanted):
