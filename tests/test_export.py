@@ -209,3 +209,11 @@ def test_the_model_stays_as_it_was(model, tmp_path):
     export(model, tmp_path, classes=CLASSES, pictures=shapes())
     assert model.training and all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     assert isinstance(model.head, LinearHead) and isinstance(model, Model)
+
+
+@pytest.mark.parametrize("name", ["README.md", "predict.py"])
+def test_a_folder_of_something_else_is_left_as_it_is(name, model, tmp_path):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(ValueError, match=f"holds {name} and no model.json.*expected a new one"):
+        export(model, tmp_path, classes=CLASSES, pictures=shapes())
+    assert [path.name for path in tmp_path.iterdir()] == [name] and (tmp_path / name).read_text() == "mine"

@@ -29,12 +29,13 @@ def export(
 
     model.pt2 (torch.export), model.onnx, model.json (classes, sizes), predict.py (ONNX Runtime, NumPy and Pillow
     alone) and README.md, the card. Both networks take uint8 pictures in any number and give probabilities, with the
-    normalisation, ``flips`` and ``temperature`` inside. ValueError if one of them differs from the model by more than
-    1e-4, on these pictures or on noise.
+    normalisation, ``flips`` and ``temperature`` inside. What was exported there before is replaced. ValueError if one
+    of them differs from the model by more than 1e-4, on these pictures or on noise, and for a folder of something else.
     """
     preprocess, folder = model.backbone.preprocess, Path(folder)
     if len(classes) != model.head.out_features:
         raise ValueError(f"got {len(classes)} classes for {model.head.out_features} outputs; expected one name each")
+    _require_no_other(folder)
     network = Deployed(model, temperature=temperature, flips=flips)
     device = next(model.parameters()).device
     folder.mkdir(parents=True, exist_ok=True)
@@ -78,6 +79,17 @@ def by_resize(model: nn.Module, folder: Path, files: Sequence[Path]) -> dict[str
             for way, square in (("course", preprocess.square(picture)), ("careless", squeezed)):
                 found[way].append(model(preprocess.normalise(square)).softmax(1))
     return {way: torch.cat(rows) for way, rows in found.items()}
+
+
+def _require_no_other(folder: Path) -> None:
+    """ValueError where a file that is no former export's would be overwritten"""
+    if (folder / "model.json").exists():
+        return
+    if there := [name for name in ("README.md", "predict.py") if (folder / name).exists()]:
+        raise ValueError(
+            f"got {folder}, which holds {there[0]} and no model.json, so it is no model's folder; expected a new one, "
+            "or that of a former export: this would overwrite it"
+        )
 
 
 def _write(network: Deployed, folder: Path, example: Tensor) -> None:
