@@ -212,3 +212,15 @@ def test_the_place_of_a_prefetching_loader_is_that_of_the_batch_given_last(used)
 def test_only_the_courses_loader_is_sent_ahead():
     with pytest.raises(ValueError, match="got a list; expected a loader"):
         prefetch([(1, 2)], "cpu")
+
+
+def test_a_network_for_its_preprocessing_and_pictures_for_their_split_are_named():
+    network = torch.nn.Conv2d(3, 2, 3)
+    network.preprocess = lambda pictures: pictures / 255
+    pictures = torch.zeros(5, 3, 7, 7, dtype=torch.uint8)
+    split = PictureSplit(pictures, torch.arange(5), tuple("abcde"))
+    with pytest.raises(ValueError, match=r"got preprocess=a Conv2d; expected .* a backbone's \.preprocess"):
+        loader(split, network)
+    with pytest.raises(ValueError, match=r"got split=a Tensor; expected a split of a dataset"):
+        loader(pictures, network.preprocess)
+    assert next(iter(loader(split, torch.nn.Identity())))[0].shape == (5, 3, 7, 7)  # a module may preprocess

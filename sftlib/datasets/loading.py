@@ -5,7 +5,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 from torch.utils.data import Dataset
 
 from sftlib.batches import check_pair, rows
@@ -226,8 +226,10 @@ def _given(generator: Generator | None) -> dict[str, Generator]:
 def _check(split, preprocess, augment, generator) -> None:
     for name, value, wanted in (("preprocess", preprocess, Callable), ("augment", augment, Callable | None),
                                 ("generator", generator, Generator | None), ("split", split, Sized)):  # fmt: skip
-        if not isinstance(value, wanted):
-            raise ValueError(f"got {name}={value!r:.80}; expected {_WANTED[name]}")
+        a_network = name == "preprocess" and isinstance(value, nn.Module) and hasattr(value, "preprocess")
+        if not isinstance(value, wanted) or a_network or (name == "split" and isinstance(value, Tensor)):
+            shown = f"a {type(value).__name__}" if isinstance(value, nn.Module | Tensor) else repr(value)[:80]
+            raise ValueError(f"got {name}={shown}; expected {_WANTED[name]}")
 
 
 def _checked(x: Tensor, n: int, giver: str = "preprocess") -> Tensor:
