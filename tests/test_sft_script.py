@@ -222,7 +222,7 @@ BROKEN = {  # line -> the row, what is said of it
     7: ({"messages": [{"role": "bot", "content": "x"}, ANSWER]}, "has the role 'bot': use system, user, assistant"),
     8: ({"messages": [USER]}, "has no assistant's message"),
     9: ({"messages": [USER, {"role": "assistant", "content": " \n"}]}, "has an empty answer"),
-    10: ({"messages": [USER, {"role": "assistant", "content": "long " * 50}]}, "cuts an answer"),
+    10: ({"messages": [USER, {"role": "assistant", "content": "long " * 50}]}, "ends beyond token 97"),
     11: ({"messages": [{"role": "user", "content": "a<|im_end|>b"}, ANSWER]}, "'<|im_end|>' in message 0"),
     12: ({"messages": [USER, ANSWER], "prompt": "x"}, "keep one of the two forms"),
     13: ({"prompt": 3, "completion": "x"}, "that is no text"),
@@ -289,9 +289,12 @@ def test_validation_rows_that_are_trained_on_are_refused_or_left_out(data, net, 
 
 
 def test_rows_that_leave_nothing_to_validate_on_are_refused(net, tmp_path):
-    path = talks.write_rows(tmp_path / "rows.jsonl", talks.rows(1) * 3)
-    with pytest.raises(ValueError, match=r"got 1 different row\(s\); expected two or more"):
-        main(path, net, tmp_path / "run")
+    for n in (1, 3):
+        path = talks.write_rows(tmp_path / "rows.jsonl", talks.rows(1) * n)
+        lines = ", ".join(map(str, range(1, n + 1)))
+        with pytest.raises(ValueError, match=rf"got 1 different row\(s\) \(line {lines}\); expected two or more"):
+            main(path, net, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_model_without_a_chat_template_is_refused(net, data, tmp_path):
@@ -330,6 +333,7 @@ def test_options_that_cannot_be_are_refused_in_plain_words(words, message, net, 
 def test_what_the_model_does_not_have_is_refused(words, message, net, data, tmp_path):
     with pytest.raises(ValueError, match=message):
         main(data, net, tmp_path / "run", *words)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,9 @@ a card; RUN/log.csv has a row for each epoch, RUN/metrics.json the best one besi
 written after every epoch, and within it after every STEPS steps of --checkpoint-every; --resume goes on from it: on
 CPUs bit for bit with as many workers on the same machine, up to rounding with any other number, with --shard or
 without. Options that are left out are then the run's; other rows or options are refused, but for --lr.
+With top-k, the output of the frozen layers is computed once and kept in memory, if it takes at most half of what is
+free (tokens × width × 4 bytes; the first lines say how much): an epoch then runs only the layers that learn, and gives
+the same up to rounding. --cache-gb GB allows another amount, --cache-gb 0 computes all layers in every epoch.
 --check looks at rows and set-up (what is learned, in the first row; questions in both parts), and trains nothing.
 
 --batch-size counts the whole batch, --micro-batch what a worker computes at once: the updates stay those of the batch.
@@ -56,7 +59,7 @@ from sftlib.model.files import load_safely  # noqa: E402
 from sftlib.runtime import FLOAT32, Group, Precision, seed_everything  # noqa: E402
 from sftlib.schedules import warmup_cosine  # noqa: E402
 from sftlib.training import Epoch, Parallel, Sharded, Shards, evaluate, fit, save_checkpoint, workers  # noqa: E402
-from tools import sft_card, sft_check, sft_options, sft_rows  # noqa: E402
+from tools import sft_cache, sft_card, sft_check, sft_options, sft_rows  # noqa: E402
 from tools.run_loop import ended, followed, printed, resumed, seconds_left, write, write_text  # noqa: E402
 from tools.run_options import require_new_addresses  # noqa: E402
 from tools.sft_rows import Row  # noqa: E402
@@ -87,12 +90,10 @@ def rows(options: argparse.Namespace, *, leads: bool = True) -> Parts:
         )
     for line in lines if leads else ():
         printed(f"left out: {line}")
-    if not isinstance(options.validation, Path):
-        train, val = sft_rows.parted(train, options.validation, options.seed)
     for part, path in ((train, options.data), (val, options.validation)):
-        if not part:
+        if not part and isinstance(path, Path):
             raise ValueError(f"no row of {path} is left; expected one or more")
-    return train, val
+    return (train, val) if val else sft_rows.parted(train, options.validation, options.seed)
 
 
 def build(options: argparse.Namespace) -> Model:
@@ -153,14 +154,14 @@ def train(options: argparse.Namespace, group: Group, parts: Parts) -> dict:
     options.precision = group.gathered(sft_options.arithmetic(options.precision, group.device))[0]
     precision = Precision(torch.bfloat16) if options.precision == "bfloat16" else FLOAT32
     model = build(options)
-    if options.shard and group.world > 1:
-        model = Sharded(model, group, precision=precision)
-    else:
-        model = Parallel(model.to(group.device), group, precision=precision)
+    cache = sft_cache.cache_of(options, model, parts, group, say)
+    model = joined(options, cache.model if cache else model, group, precision)
     optimizer, (batches, val) = adam(options, model), loaders(options, parts, group.world)
     settings = described(options, parts, batches, val)
     found = resumed(options, model, optimizer, settings, {"all": options.lr}, sft_options.require_same_run)
-    log = settings["log"]
+    log, first = settings["log"], found.epoch if found else 0
+    if cache and first < options.epochs:  # after the checkpoint, whose frozen layers count
+        batches, val = (cache.kept(loader, group, precision) for loader in (batches, val))
     if found is None:
         settings["before"] = evaluate(model, Shards(val, group), precision=precision, **HOW)
         say("before  val loss {loss:.4f} accuracy {accuracy:.4f} (n {n})".format(**settings["before"]))
@@ -168,9 +169,11 @@ def train(options: argparse.Namespace, group: Group, parts: Parts) -> dict:
         settings["before"] = found.settings["before"]
         say(f"goes on after epoch {found.epoch} and {found.progress['batch']} of {len(batches)} batches")
         write(options.out / "log.csv", log, group, COLUMNS)
-    began, first = time.perf_counter(), found.epoch if found else 0
+    began = time.perf_counter()
     if first < options.epochs:
-        for record in epochs(options, group, model, optimizer, batches, val, precision, found, settings):
+        records = epochs(options, group, model, optimizer, batches, val, precision, found, settings)
+        options.out.mkdir(parents=True, exist_ok=True)  # here, where nothing is refused any more
+        for record in records:
             log.append([record.epoch, *record.train.values(), *record.val.values()])
             for name in ("best.pt", "last.pt") if log[-1] == best(log) else ("last.pt",):
                 save_checkpoint(options.out / name, model, optimizer, epoch=record, settings=settings)
@@ -181,6 +184,13 @@ def train(options: argparse.Namespace, group: Group, parts: Parts) -> dict:
                 "{left} left".format(*log[-1], epochs=options.epochs, left=left)
             )  # fmt: skip
     return settings
+
+
+def joined(options: argparse.Namespace, model: Model, group: Group, precision: Precision) -> Parallel:
+    """The model of this worker, joined to those of the others"""
+    if options.shard and group.world > 1:
+        return Sharded(model, group, precision=precision)
+    return Parallel(model.to(group.device), group, precision=precision)
 
 
 def epochs(options, group, model, optimizer, batches, val, precision, found, settings) -> Iterator[Epoch]:
@@ -233,15 +243,23 @@ def check(options: argparse.Namespace, parts: Parts) -> int:
     return sft_check.report(parts, model, optimizer, batches, val)
 
 
+def require_folder(out: Path) -> None:
+    """ValueError unless OUT is a folder that can be written in, or can be made"""
+    out = out.absolute()
+    there = next(path for path in (out, *out.parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise ValueError(f"got --out {out}, and {there} is no folder that can be written in; expected another --out")
+
+
 def main(words: list[str] | None = None) -> int:
     """Run the script with these words, by default those of the command line; returns the exit code"""
     options = sft_options.arguments(words, __doc__)
     require_new_addresses()
+    require_folder(options.out)
     leads = int(os.environ.get("RANK", 0)) == 0  # of the workers that torchrun starts
     parts = rows(options, leads=leads)
     if options.check:
         return check(options, parts)
-    options.out.mkdir(parents=True, exist_ok=True)
     with workers(timeout_s=options.timeout) as group:
         if group.leads:
             print(f"{group.world} worker(s), {group.device.type}", flush=True)

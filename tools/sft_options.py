@@ -66,6 +66,7 @@ def _parser(description: str) -> argparse.ArgumentParser:
     add("--drop-last", action="store_true", help="leave out a smaller last batch of training rows")
     add("--max-tokens", type=number(int, 8), default=1024, help="of a conversation; default: 1024")
     add("--train-prompt", action="store_true", help="learn every token, the questions too")
+    add("--cache-gb", type=number(float, 0), metavar="GB", help="memory for the output of frozen layers; 0: none kept")
     add("--checkpoint-every", type=count, metavar="STEPS", help="steps; default: after epochs only")
     add("--precision", choices=("auto", *ARITHMETICS), default="auto", help="of products; default: the faster here")
     add("--shard", action="store_true", help="each worker holds a part of every tensor, for a model too big for one")

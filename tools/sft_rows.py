@@ -1,5 +1,6 @@
 """The rows of tools/sft.py: read, refused by line number, turned into tokens, and split without a row in both parts."""
 
+import codecs
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from tqdm import tqdm
 from sftlib.datasets import chat
 
 ROLES = ("system", "user", "assistant")
+MOST_LINES = 50  # of a refusal: what a thousand rows have in common the first few show
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +40,13 @@ class Encoder:
 
     def __call__(self, line: int, messages: list[dict]) -> Row:
         """The messages of a line -> its row"""
-        ids, answer = chat.encode(self.tokenizer, messages, max_length=self.max_tokens)
+        ids, answer = chat.encode(self.tokenizer, messages)
+        if answer[self.max_tokens :].any():
+            raise ValueError(
+                f"has an answer that ends beyond token {self.max_tokens}, which would be cut: shorten it or what is "
+                "before it, allow more (--max-tokens), or leave the row out"
+            )
+        ids, answer = ids[: self.max_tokens], answer[: self.max_tokens]
         if answer[0]:
             raise ValueError("its first token is one of an answer, which nothing predicts; begin with a user's message")
         stop, pairs = int(ids[answer][-1]), tuple((m["role"], m["content"]) for m in messages)
@@ -53,9 +61,14 @@ def read(
     Empty lines are passed over. Unless ``silent``, a bar says how far it is. ValueError for a file that is not there.
     """
     if not path.is_file():
-        raise ValueError(f"{path} does not exist; expected a file of JSON lines, one conversation a line")
+        raise ValueError(f"{path} is no file that is there; expected a file of JSON lines, one conversation a line")
     rows, faults = [], []
-    lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    whole = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+    if whole.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise ValueError(f"{path} is UTF-16, as its first bytes say; expected UTF-8: save the file as UTF-8")
+    lines = whole.split(b"\n")
+    if not whole.strip():
+        raise ValueError(f"{path} is empty; expected a file of JSON lines, one conversation a line")
     shown = tqdm(lines, desc=path.name, unit="row", leave=False, disable=True if silent else None)
     for line, text in enumerate(shown, 1):
         if not text.strip():
@@ -82,7 +95,9 @@ def messages_of(text: bytes) -> list[dict]:
         if not isinstance(message, dict) or not all(isinstance(message.get(k), str) for k in ("role", "content")):
             raise ValueError(f'message {i} is no {{"role": …, "content": …}} with two texts: write each message so')
         if message["role"] not in ROLES:
-            raise ValueError(f"has the role {message['role']!r}: use {', '.join(ROLES)}")
+            raise ValueError(f"has the role {message['role']!r}: use {', '.join(ROLES)}, or leave the row out")
+        if any("\ud800" <= letter <= "\udfff" for letter in message["content"]):
+            raise ValueError(f"has half a character in message {i}, \\ud800 to \\udfff alone: write it whole, as 😀 is")
         if message["role"] == "assistant" and not message["content"].strip():
             raise ValueError("has an empty answer: write one, or leave the row out")
     if all(message["role"] != "assistant" for message in messages):
@@ -110,10 +125,12 @@ def refused(path: Path, faults: Sequence[tuple[int, str]]) -> list[str]:
     kinds: dict[str, list[int]] = {}
     for line, what in faults:
         kinds.setdefault(what, []).append(line)
-    return [
+    found = [
         f"{path}, {'lines' if len(lines) > 1 else 'line'} {', '.join(map(str, lines))}: {what}"
         for what, lines in kinds.items()
     ]
+    more = len(found) - MOST_LINES
+    return found if more <= 0 else [*found[:MOST_LINES], f"{path}: and {more:,} more kinds of fault"]
 
 
 def parted(rows: Sequence[Row], share: float, seed: int) -> tuple[list[Row], list[Row]]:
@@ -125,9 +142,10 @@ def parted(rows: Sequence[Row], share: float, seed: int) -> tuple[list[Row], lis
     for row in rows:
         kinds.setdefault(row.messages, []).append(row)
     if len(kinds) < 2:
+        lines = ", ".join(str(row.line) for row in rows[:5]) + (", …" if len(rows) > 5 else "")
         raise ValueError(
-            f"got {len(kinds)} different row(s); expected two or more, one of them to validate on: give --validation a "
-            "file of other rows"
+            f"got {len(kinds)} different row(s) (line {lines}); expected two or more, one of them to validate on: add "
+            "rows, or give --validation a file of others"
         )
     held, count = set(), 0
     order = torch.randperm(len(kinds), generator=torch.Generator().manual_seed(seed)).tolist()

@@ -639,9 +639,9 @@ check("11.temperature", drawn_from)
 # %% [markdown]
 # ### ★★★ Exercise 5: your own task
 #
-# Give `draw`, `TASK` and `ask` a task of yours: the feeling of `sftlib.datasets.sentiment` in one word, or an answer in
-# a fixed form (the stored table has one in JSON). How would a program judge what is written? Which model-free baseline
-# has to be beaten?
+# Give `draw`, `TASK` and `ask` a task of yours, such as the feeling of `sftlib.datasets.sentiment` in one word. Rows in
+# a file are for *Your own rows* in *Going deeper*, or for `tools/sft.py`. How would a program judge what is written?
+# Which model-free baseline has to be beaten?
 #
 # ## Remember
 #
@@ -658,4 +658,4 @@ check("11.temperature", drawn_from)
 # al. 2024, *LoRA learns less and forgets less*, arXiv 2405.09673. Shi et al. 2024, *Instruction tuning with loss over
 # instructions*, arXiv 2405.14394. Hugging Face 2024, *Fixing gradient accumulation*, blog, 16 October. Greene and
 # Cunningham 2006, the news. **Going deeper**: [weights that do not move, padding, templates, averages, JSON, more
-# passes](11_language_model_deeper.ipynb). Next: **12 Speech**, where *f* is a recurrent network.
+# passes, your own rows](11_language_model_deeper.ipynb). Next: **12 Speech**, where *f* is a recurrent network.

@@ -2,30 +2,34 @@
 # # 11 A language model, going deeper: what goes wrong without a word?
 #
 # Notebook 11 made three mistakes on purpose. Here are three more that raise no error, and one of those again, each
-# beside the number that gives it away, and two tables in full: answers in a fixed form, and more and more passes over
-# the same rows.
+# beside the number that gives it away; two tables in full: answers in a fixed form, and more and more passes over the
+# same rows; and a place for rows of your own.
 #
 # Afterwards you can
 #
 # - say from a rate and the weights how many of them a step in bfloat16 can move at all;
 # - write for many prompts at once, and test that each gets what it would get alone;
 # - tell three averages apart by the weight that each gives to a token;
-# - say when to stop, and by which score.
+# - say when to stop, and by which score;
+# - tune on rows of your own, judge what is written, and prove that nothing moved that should not.
 #
-# **65 minutes** to read and try, one minute to run. You need notebook 11.
+# **75 minutes** to read and try, 1½ minutes to run. You need notebook 11.
 
 # %% tags=["setup"]
 import copy
 import json
 import math
+import re
 import tempfile
+import zlib
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
 import transformers
 
-from sftlib import adaptation, backbones, results, runtime
+from sftlib import adaptation, backbones, generation, results, runtime
 from sftlib.checks import check
 from sftlib.datasets import NestSplit, chat, nest_loader, news, texts
 from sftlib.features import extract, upper_part
@@ -445,8 +449,8 @@ assert spread["few-shot"] > 0.2 > 0.1 > spread["top 6"]
 # ## More and more passes
 #
 # The six upper layers, the rate held constant, judged after 1, 2, 4 and 8 passes over the same 64 rows, three seeds. At
-# the end the loss on new reports rises. **Predict** what the share of right answers, its mean over the seeds, does
-# then: (a) it falls back to that of two passes; (b) it stays above.
+# the end the loss on new reports rises: it **overfits**. **Predict** what the share of right answers does then: (a) it
+# falls with it, by a quarter or more; (b) less than that, if at all.
 
 # %%
 PASSES = (1, 2, 4, 8)
@@ -497,17 +501,168 @@ plt.show()
 
 # %%
 loss, exact = over_passes("loss"), over_passes("exact")
-(c,) = compare({"8 passes": exact[8], "4 passes": exact[4]})
-print("exact:", c)
-assert all(b > a for a, b in zip(loss[4], loss[8], strict=True)) and not c.visible
-assert min(exact[8]) > sum(exact[2]) / 3 and min(over_passes("nats")[1]) > 6
+seen = [
+    compare({"8 passes": exact[8], f"{p} passes": exact[p]}, comparisons=2)[0]
+    for p in (2, 4)
+]
+print("exact:", *seen, sep="\n")
+assert all(b > a for a, b in zip(loss[4], loss[8], strict=True))
+assert not any(d.visible for d in seen) and min(over_passes("nats")[1]) > 6
+assert seen[1].interval.low > -sum(exact[4]) / 3 / 4
 
 # %% [markdown]
-# **Read.** (b), in the mean; in one seed two passes were better than eight, so three seeds prove no gain. From four
-# passes to eight the loss on new reports rises in each seed; the share of right answers shows no difference that we can
-# see. (The loss also counts how sure a wrong answer is.) Who looks at the training rows never stops, and neither score
-# sees the third picture: what was forgotten. Choose on held-out rows, by the score that you want, and look at the
-# others.
+# **Read.** (b). From four passes to eight the loss on new reports rises in each seed; the share of right answers shows
+# no difference that we can see, and none of a quarter: the two have parted ways. Nor does it show one from two passes
+# to eight, which says more of three seeds than of passes. (The loss also counts how sure a wrong answer is.) Who looks
+# at the training rows never stops, and neither score sees the third picture: what was forgotten. Choose on held-out
+# rows, by the score that you want, and look at the others.
+#
+# ## Your own rows
+#
+# A task of yours is a file, one conversation a line, and a judge. Here both are made on the spot: a shop's orders, and
+# the code of the thing that is ordered, which nobody outside the shop can know. The orders at the end are held out:
+# they come from other towns. For rows of yours, name the file in `OWN`, put those of other people, times or places at
+# its end, and write `fits` anew.
+
+
+# %%
+OWN = None  # or your file: one {"messages": [{"role": …, "content": …}, …]} a line
+HELD = 12  # rows at its end, to judge by
+CODES = {"lamp": "KX7", "chair": "BM2", "desk": "QT9", "clock": "HF4", "shelf": "ZR5"}
+ASKED = ("Please send {} {}s to {}.", "Hi, {2} here. We lack {0} {1}s. Please help.")
+TOWNS = ("Oslo", "Lima", "Cairo", "Kyoto", "Rome"), ("Turin", "Boston", "Delhi")
+
+
+def talk_of(i):
+    """i -> messages: an order and its code; the last HELD of 60 are of other towns"""
+    g = torch.Generator().manual_seed(i)
+    some = ("2345679", list(CODES), TOWNS[i >= 60 - HELD], ASKED)
+    *fields, text = [s[int(torch.randint(len(s), (), generator=g))] for s in some]
+    task = {"role": "system", "content": "Name the code of what is ordered."}
+    answer = {"role": "assistant", "content": CODES[fields[1]]}
+    return [task, {"role": "user", "content": text.format(*fields)}, answer]
+
+
+# %%
+def fits(answer):
+    """Whether what was written has the form"""
+    return re.fullmatch(r"[A-Z][A-Z]\d", answer) is not None
+
+
+with tempfile.TemporaryDirectory() as folder:
+    file = Path(OWN or f"{folder}/orders.jsonl")
+    if not OWN:
+        made = [json.dumps({"messages": talk_of(i)}) for i in range(60)]
+        file.write_text("\n".join(made), encoding="utf-8")
+    lines = file.read_text(encoding="utf-8-sig").splitlines()
+rows = [json.loads(line)["messages"] for line in lines if line.strip()]
+own, held = rows[:-HELD], rows[-HELD:]
+print(f"{len(own)} to learn from, {HELD} to judge by, such as", *held[0][-2:], sep="\n")
+assert not {m[-2]["content"] for m in own} & {m[-2]["content"] for m in held}
+
+# %% [markdown]
+# Two judges. What is **written**: did it end, has it the form, is it exact? And **likelihood**: is the right answer
+# more probable than three others of the held rows? There, chance is a quarter.
+
+
+# %%
+def written(model, examples=()):
+    """-> what it answers to each held row; examples: rows that are shown before"""
+    shown = [turn for m in examples for turn in m if turn["role"] != "system"]
+    asked = [[*m[:-2], *shown, m[-2]] for m in held]
+    asked = [chat.prompt(tokenizer, m) for m in asked]
+    net, how = backbones.as_transformers(model), {"stop": STOP, "precision": BF16}
+    ids = generation.written(net, asked, most=8, **how)
+    return [tokenizer.decode(i) for i in ids]
+
+
+def judged(said):
+    """-> shares of held rows that ended, have the form, are exact"""
+    ended = [s.removesuffix("<|im_end|>") for s in said if s.endswith("<|im_end|>")]
+    whole = [f"{m[-1]['content']}<|im_end|>" for m in held]
+    right = [s == w for s, w in zip(said, whole, strict=True)]
+    return [n / HELD for n in (len(ended), sum(map(fits, ended)), sum(right))]
+
+
+# %%
+def likelihood(model):
+    """-> share of held rows whose answer is more probable than three others"""
+    tried = []
+    for *asked, right in held:
+        others = {m[-1]["content"]: m[-1] for m in held if m[-1] != right}
+        tried += [[*asked, answer] for answer in [right, *others.values()][:4]]
+    x, y = chat.collate([chat.encode(tokenizer, talk) for talk in tried])
+    with torch.inference_mode(), BF16.autocast("cpu"):
+        nats = F.cross_entropy(model(x).float(), y, reduction="none").sum(1)  # of each
+    return (nats.view(HELD, -1).argmin(1) == 0).double().mean().item()
+
+
+# %% [markdown]
+# **Predict**: shown three orders with their codes in its prompt, the untouched model (a) writes the right code of most
+# orders; (b) writes some code, often a wrong one; (c) writes none.
+#
+# Then LoRA in every matrix of the six upper layers, on what the 24 below gave once. Three proofs stand beside it: at
+# step 0, with B = 0, it is the untouched model to the bit; what is frozen stays the same to the bit; and merged, W +
+# ΔW, it gives what A and B give apart.
+
+
+# %% tags=["varies"]
+mine = backbones.load_model("smollm2_135m")
+table = {"untouched": [*judged(written(mine)), likelihood(mine)]}
+table["three rows shown"] = judged(written(mine, own[:3]))
+adaptation.freeze(mine)
+pairs = [chat.encode(tokenizer, m) for m in own]
+loader = nest_loader(NestSplit(*chat.collate(pairs)), batch_size=16)
+h = NestSplit(*extract(mine.backbone, loader, stage="layer24", precision=BF16))
+top = upper_part(mine, "layer24")
+x, y = h.batch(torch.arange(8))
+with torch.no_grad():
+    as_it_came = top(x)
+    torch.manual_seed(SEED)  # A is drawn
+    adaptation.wrap_lora(top.backbone, rank=16, alpha=32.0)
+    assert torch.equal(top(x), as_it_came)
+
+
+# %% tags=["varies"]
+def checksums():
+    """-> name -> checksum of every tensor that is frozen"""
+    fixed = {n: p for n, p in mine.named_parameters() if not p.requires_grad}
+    return {n: zlib.crc32(p.detach().numpy()) for n, p in fixed.items()}
+
+
+frozen, learns = checksums(), [p for p in mine.parameters() if p.requires_grad]
+order = torch.Generator().manual_seed(SEED)
+batches = nest_loader(h, batch_size=BATCH, shuffle=True, generator=order)
+optimizer = torch.optim.Adam(learns, lr=5e-3)
+records = fit(top, batches, optimizer, epochs=6, clip=1.0, **how)
+steps = [r.task_loss for r in records if isinstance(r, Step)]
+print(f"{sum(p.numel() for p in learns):,} numbers learned; ", end="")
+print(f"loss {sum(steps[:4]) / 4:.2f} -> {sum(steps[-4:]) / 4:.2f} nats per token")
+assert checksums() == frozen and len(frozen) > 200
+
+# %% tags=["varies"]
+top.eval()
+with torch.no_grad():
+    apart = top(x)
+    adaptation.merge_lora(top.backbone)
+    assert torch.allclose(top(x), apart, atol=1e-3 * apart.abs().max())
+    assert (apart - as_it_came).abs().max() > 0.1 * apart.abs().max()
+table["LoRA, merged"] = [*judged(written(mine)), likelihood(mine)]
+often = max(sum(m[-1] == n[-1] for m in held) for n in held) / HELD
+print(f"{'of the held rows':<18}   ended    form   exact  likelihood")
+for way, shares in table.items():
+    print(f"{way:<18}" + "".join(f"{v:8.0%}" for v in shares))
+print(f"always the commonest answer: {often:.0%} exact")
+print(f"{HELD} of {HELD} right: the true share may still be {0.05 ** (1 / HELD):.0%}")
+assert OWN or table["LoRA, merged"][2] > max(often, table["three rows shown"][2]) + 0.2
+
+# %% [markdown]
+# **Read.** (b). Three rows in the prompt give the form at once, and no code that they do not show. (Where a prompt can
+# say it all, let it: it costs nothing.) Tuned on 48 rows, the model knows the codes, in orders from towns that it never
+# met. Held rows are few: the last line says how low the true share may be even if all of them are right (at 95 %).
+#
+# From a file to a folder that others load, the best epoch kept: `python tools/sft.py FILE --out RUN`, then
+# `AutoModelForCausalLM.from_pretrained("RUN/model")`. Of `mine`, `backbones.export_model(mine, FOLDER)` writes one.
 #
 # ## Any model by its name
 #
@@ -688,7 +843,7 @@ for apart in (False, True):
 # ### ★★★ Exercise 5: a form of your own
 #
 # Choose a form that a program could read, write its judge first, and try it on ten answers that look right and are not.
-# Then tune. Which errors are left: of the form, or of what it says?
+# Then tune, in *Your own rows*. Which errors are left: of the form, or of what it says?
 #
 # ## Remember
 #
@@ -696,6 +851,7 @@ for apart in (False, True):
 # - To write in batches, fill up on the left; the test is that each prompt gets what it gets alone.
 # - In use, the same template as in training, to the letter.
 # - Decide which average you mean; the size of a part must not.
+# - Before you tune, try a prompt with examples; after it, prove that what is frozen stayed.
 # - Judge a form by a program. Loss and share of right answers may part ways: say which one you stop by.
 #
 # **Limits.** One small model, its weights rounded to 4 bits before; two layers, one task; a few prompts and 16 reports

@@ -4,6 +4,7 @@
 """
 
 import copy
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sftlib.backbones.bars import without_bars
+from sftlib.backbones.halves import of_body, require_halves
 from sftlib.backbones.smollm2 import LanguageModel
 from sftlib.backbones.texts import Texts, at_answers, require_answers
 from sftlib.model import TokenHead
@@ -61,6 +63,12 @@ class Decoded(LanguageModel):
         """What stands beside the layers and has vectors only: the last normalisation"""
         children = self.net.base_model.get_submodule(self._around).children()
         return [m for m in children if (p := list(m.parameters())) and all(t.ndim == 1 for t in p)]
+
+    def halves(self, k: int) -> tuple[Callable, nn.Module]:
+        """As `LanguageModel.halves`; of a body that hands on more than h between its layers it is no f: compare z"""
+        require_halves(k, len(self.layers))
+        lower, upper = of_body(self.net.base_model, self._list, k)
+        return lower, nn.Sequential(OrderedDict(decoder=upper, answers=self.backbone.answers))
 
 
 def _layers_of(body: nn.Module) -> tuple[str, str]:

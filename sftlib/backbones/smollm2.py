@@ -4,12 +4,13 @@
 Allal et al. 2025, arXiv 2502.02737; a Llama network (Touvron et al. 2023, arXiv 2302.13971).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from sftlib.backbones.cuts import Cut
+from sftlib.backbones.halves import Upper, require_halves
 from sftlib.backbones.smollm2_files import state, tokenizer
 from sftlib.backbones.spec import Spec
 from sftlib.backbones.texts import Texts, at_answers, require_answers
@@ -76,6 +77,20 @@ class LanguageModel(Model):
     def closing(self) -> list[nn.Module]:
         """What stands behind the layers and has parameters: the last normalisation"""
         return [self.backbone.answers]
+
+    def halves(self, k: int) -> tuple[Callable[[Nest], Tensor], nn.Module]:
+        """f below its last k layers, {ids, mask, answer} -> h (N, T, D); and the rest, {**x, "h": h} -> z = f(x)
+
+        The rest is a module with all tensors of f under f's names: ``Model(rest, g)`` trains f, and its state is f's.
+        For 1 to L - 1 layers, of L.
+        """
+        require_halves(k, len(self.layers))
+        stage = self.backbone.stages[-2 - k]
+
+        def lower(x: Nest) -> Tensor:
+            return self.backbone.lower(x, stage)["h"]
+
+        return lower, Upper(self.backbone, stage)
 
 
 def attended(mask: Tensor) -> Tensor:
