@@ -216,7 +216,7 @@ def test_frozen_layers_see_each_row_once_in_a_run(monkeypatch, net, data, tmp_pa
 
     monkeypatch.setattr(sft, "build", watched)
     sft.main([*map(str, (data, "--out", tmp_path, "--model", net, *WORDS))])
-    assert sum(rows) == 23 + 1 + 2 + 2  # beside them: whether layers give tuples, and two rows, computed both ways
+    assert sum(rows) == 23 + 1 + 2 + 2  # beside them one token, and two rows that are computed both ways
 
 
 def test_what_it_takes_is_said_and_too_much_is_not_kept(net, data, tmp_path, capsys):
@@ -251,6 +251,20 @@ def test_a_network_that_hands_on_more_between_its_layers_is_computed_whole(monke
     monkeypatch.setattr(LlamaDecoderLayer, "forward", hands_on)
     assert main(data, net, tmp_path, "--epochs", "1") == 0
     assert "is not kept but computed in every epoch: between its layers this network" in capsys.readouterr().out
+
+
+def test_what_learns_below_the_last_layers_keeps_them_from_being_kept(monkeypatch, net, data, tmp_path, capsys):
+    sft = script("sft")
+    build = sft.build
+
+    def open_below(options):
+        model = build(options)
+        model.layers[1].input_layernorm.weight.requires_grad_(True)
+        return model
+
+    monkeypatch.setattr(sft, "build", open_below)
+    sft.main([*map(str, (data, "--out", tmp_path, "--model", net, *WORDS, "--epochs", "1"))])
+    assert "in every epoch: something that learns computes before the last layers" in capsys.readouterr().out
 
 
 def test_dropout_of_layers_that_learn_does_not_count_as_a_difference(data, tmp_path, capsys):

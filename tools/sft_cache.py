@@ -133,14 +133,17 @@ def _why_not(options: argparse.Namespace, group: Group, size: int, most: float) 
     return ""
 
 
-@torch.no_grad()
 def _unlike(cache: Cache, model: LanguageModel, rows: Sequence[Row]) -> str:
-    """What is said where both halves, one after the other, do not give z = f(x) on two short rows; else nothing"""
+    """What is said where both halves, one after the other, are not f on two short rows, or the lower one learns"""
     two = sorted(rows, key=lambda row: len(row.ids))[:2]
     x, _ = chat.collate([(row.ids, row.learned) for row in two])
     try:
         with eval_mode(model):
-            whole, z = model.backbone(x), cache.model.backbone({**x, "h": cache.lower(x)})
+            h = cache.lower(x)
+            if h.requires_grad:
+                return "something that learns computes before the last layers"
+            with torch.no_grad():
+                whole, z = model.backbone(x), cache.model.backbone({**x, "h": h})
         same = torch.allclose(z, whole, rtol=SAME, atol=SAME * float(whole.abs().max()))
     except NOT_CUT:
         same = False

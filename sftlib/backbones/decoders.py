@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sftlib.backbones.bars import without_bars
-from sftlib.backbones.halves import of_body, require_halves
+from sftlib.backbones.halves import behind, of_body, require_halves
 from sftlib.backbones.smollm2 import LanguageModel
 from sftlib.backbones.texts import Texts, at_answers, require_answers
 from sftlib.model import TokenHead
@@ -60,9 +60,10 @@ class Decoded(LanguageModel):
 
     @property
     def closing(self) -> list[nn.Module]:
-        """What stands beside the layers and has vectors only: the last normalisation"""
+        """What computes behind the layers and has vectors only: the last normalisation"""
         children = self.net.base_model.get_submodule(self._around).children()
-        return [m for m in children if (p := list(m.parameters())) and all(t.ndim == 1 for t in p)]
+        vectors = [m for m in children if (p := list(m.parameters())) and all(t.ndim == 1 for t in p)]
+        return behind(self.net.base_model, self.layers[-1], vectors)
 
     def halves(self, k: int) -> tuple[Callable, nn.Module]:
         """As `LanguageModel.halves`; of a body that hands on more than h between its layers it is no f: compare z"""

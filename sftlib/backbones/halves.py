@@ -72,7 +72,8 @@ def require_halves(k: int, layers: int) -> None:
 def of_body(body: nn.Module, path: str, k: int) -> tuple[Callable, UpperDecoder]:
     """A body whose layers are listed at ``path`` -> {ids, mask} -> h, what enters the last k; and the rest"""
     layers = list(body.get_submodule(path))
-    in_tuple, n = gives_tuples(body, layers[0]), len(layers) - k
+    [(_, output)] = ran(body, layers[:1])
+    in_tuple, n = isinstance(output, tuple), len(layers) - k
     given, seen = Given(in_tuple), Seen(in_tuple)
     below = with_layers(body, path, [*layers[:n], *[seen] * k])
     above = with_layers(body, path, [*[given] * n, *layers[n:]])
@@ -94,13 +95,20 @@ def with_layers(body: nn.Module, path: str, layers: Sequence[nn.Module]) -> nn.M
     return other
 
 
+def behind(body: nn.Module, layer: nn.Module, modules: Sequence[nn.Module]) -> list[nn.Module]:
+    """Those of the modules that compute after the layer"""
+    order = [module for module, _ in ran(body, [layer, *modules])]
+    return [module for module in order[order.index(layer) + 1 :] if module is not layer]
+
+
 @torch.no_grad()
-def gives_tuples(body: nn.Module, layer: nn.Module) -> bool:
-    """Whether the layer gives a tuple of which h is the first"""
+def ran(body: nn.Module, modules: Sequence[nn.Module]) -> list[tuple[nn.Module, object]]:
+    """A body of transformers -> which of these modules compute, in their order, and what they give of one token"""
     found = []
-    handle = layer.register_forward_hook(lambda _, __, output: found.append(isinstance(output, tuple)))
+    hooks = [m.register_forward_hook(lambda m, _, output: found.append((m, output))) for m in modules]
     try:
         body(input_ids=torch.zeros(1, 1, dtype=torch.long, device=next(body.parameters()).device), use_cache=False)
     finally:
-        handle.remove()
-    return any(found)
+        for hook in hooks:
+            hook.remove()
+    return found
