@@ -362,6 +362,14 @@ def test_other_rows_and_a_run_without_resume_are_refused(wholes, net, tmp_path):
         main(other, net, wholes("top-k"))
 
 
+def test_a_folder_with_the_model_of_another_run_is_refused_before_its_rows_are_read(wholes, net, tmp_path):
+    out = shutil.copytree(wholes("top-k"), tmp_path / "run")
+    (out / "last.pt").unlink()
+    with pytest.raises(ValueError, match="model is there, of another run, whose last.pt is gone"):
+        main(tmp_path / "none.jsonl", net, out)
+    assert (out / "model" / "README.md").exists()
+
+
 def test_arithmetic_is_what_was_asked_for_or_one_that_is_measured():
     cpu = torch.device("cpu")
     assert sft_options.arithmetic("bfloat16", cpu) == "bfloat16"

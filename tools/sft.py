@@ -60,7 +60,7 @@ from sftlib.runtime import FLOAT32, Group, Precision, seed_everything  # noqa: E
 from sftlib.schedules import warmup_cosine  # noqa: E402
 from sftlib.training import Epoch, Parallel, Sharded, Shards, evaluate, fit, save_checkpoint, workers  # noqa: E402
 from tools import sft_cache, sft_card, sft_check, sft_options, sft_rows  # noqa: E402
-from tools.run_loop import ended, followed, printed, resumed, seconds_left, write, write_text  # noqa: E402
+from tools.run_loop import ended, followed, printed, require_free, resumed, seconds_left, write, write_text  # noqa: E402
 from tools.run_options import require_new_addresses  # noqa: E402
 from tools.sft_rows import Row  # noqa: E402
 
@@ -256,6 +256,8 @@ def main(words: list[str] | None = None) -> int:
     options = sft_options.arguments(words, __doc__)
     require_new_addresses()
     require_folder(options.out)
+    if not options.check:
+        require_free(options.out, resume=options.resume, at_the_end="model")
     leads = int(os.environ.get("RANK", 0)) == 0  # of the workers that torchrun starts
     parts = rows(options, leads=leads)
     if options.check:
