@@ -640,8 +640,8 @@ check("11.temperature", drawn_from)
 # ### ★★★ Exercise 5: your own task
 #
 # Give `draw`, `TASK` and `ask` a task of yours, such as the feeling of `sftlib.datasets.sentiment` in one word. Rows in
-# a file are for *Your own rows* in *Going deeper*, or for `tools/sft.py`. How would a program judge what is written?
-# Which model-free baseline has to be beaten?
+# a file: *Your own rows* in *Going deeper*, or `tools/sft.py`. How would a program judge what is written? Which
+# model-free baseline has to be beaten?
 #
 # ## Remember
 #
