@@ -386,6 +386,7 @@ def draw_profile(ax, recorded, title):
         ax.broken_barh(own, (-0.3, 0.6), color=COLOURS[colour], linewidth=0, label=kind)
     ax.set(yticks=(0, 1), yticklabels=("operations", "piece"), title=title)
     ax.set_ylim(-0.6, 1.5)
+    ax.margins(x=0)
     return phases
 
 
