@@ -352,6 +352,19 @@ def test_the_history_is_drawn_for_print():
     plt.close(fig)
 
 
+def test_the_words_of_changes_close_together_do_not_lie_over_each_other():
+    panel = LiveRun(epochs)
+    panel.run()
+    first = panel.history["step"][0]
+    panel.history["changes"] += [(first, "rate", 50.0), (first, "rate", 1.0), (first, "feature_weight", 0.5)]
+    fig, axes = plt.subplots(1, 2, figsize=(9, 3.2))
+    run_curves(axes, panel.history)
+    boxes = [t.get_window_extent() for t in axes[0].texts if t.get_rotation() == 90]
+    assert len(boxes) >= 3
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+    plt.close(fig)
+
+
 def test_rings_and_events_lie_inside_the_picture_at_their_places():
     root = ElementTree.fromstring(
         svg_curves(

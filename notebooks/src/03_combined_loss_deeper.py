@@ -2,7 +2,7 @@
 # # 03 The combined loss, going deeper: the family of feature losses, and who chooses λ
 #
 # Notebook 03 had one loss on the features, the cosine loss. Here are its relatives, drawn on a circle: center,
-# contrastive, and the margin losses that replace $L_g$. Then the question how much $L_f$ should count, and five rules
+# contrastive, and the margin losses that replace $L_g$. Then the question how much $L_f$ should count, and the rules
 # that claim to know.
 #
 # Afterwards you can
@@ -100,6 +100,7 @@ for kind in ("ProjectedOneHot", "RunningPrototypes", "LearnedPrototypes"):
 #
 # The first three are added to $L_g$; the last three *replace* it, with $\theta_k$ the angle between u and row k of g's
 # weight. τ is a *temperature*: small τ makes near pairs count most. The *scale* s is needed because cosines end at 1.
+# (The row *cosface* of notebook 03's table was chosen with margin 0, so it is NormFace.)
 
 
 # %%
@@ -197,7 +198,7 @@ for name, (few, many) in tight.items():
 assert all(tight["+ contrastive"][i] > tight["cross-entropy"][i] + 0.02 for i in (0, 1))
 
 # %% [markdown]
-# **Read.** No. In the quick profile cross-entropy is narrower than the three margin losses after few steps and wider
+# **Read.** No. In the quick profile cross-entropy is narrower than the three *-Face* losses after few steps and wider
 # than they are after many: such an order belongs to the number of steps, and says nothing of new pictures. What holds
 # both times is what was asked for: the cosine and the contrastive loss gather angles, and have the narrowest ones.
 #
@@ -223,8 +224,8 @@ formula = math.log(1 + 9 * math.exp(-10 / 9))
 print(f"K = 10, s = 1: formula {formula:.3f}, features at the corners {reached:.3f}")
 
 # %% [markdown]
-# The control: K = 3, s = 1, with shares 98/1/1 and with equal ones. We let the features and the directions go where
-# they like, and look where the loss ends.
+# The control: K = 3, s = 1, with 33 of each class, and with 97, 1 and 1. We let the features and the directions go
+# where they like, and look where the loss ends.
 
 # %%
 for shares in ((33, 33, 33), (97, 1, 1)):
@@ -239,7 +240,7 @@ for shares in ((33, 33, 33), (97, 1, 1)):
         loss.backward()
         optimizer.step()
     bound = math.log(1 + 2 * math.exp(-1.5))
-    print(f"shares {shares}: ends at {loss:.3f}, at the corners {bound:.3f}")
+    print(f"{shares} pictures: ends at {loss:.3f}, at the corners {bound:.3f}")
     assert (loss > bound - 1e-3) == (shares[0] == 33)
 
 # %% [markdown]
@@ -356,7 +357,7 @@ assert len({round(math.log(values[-1]), 1) for values in chosen.values()}) == 5
 
 # %%
 def update(settings):
-    """λ, margin, temperature, steps -> features u (N, 2), rows of g, share nearest"""
+    """λ, margin, temperature, steps -> features u (N, 2), rows of g (3, 2)"""
     gen = torch.Generator().manual_seed(SEED)
     P = (0.3 * torch.randn(2, 32, generator=gen)).requires_grad_()
     rows = simplex.clone().requires_grad_()

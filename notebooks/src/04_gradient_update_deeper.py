@@ -208,7 +208,7 @@ assert apart < 1e-3 * decays
 #
 # ## Ten times the loss, or ten times α?
 #
-# Some sum the loss over a batch, others average; a combined loss has a λ. That multiplies the gradient, or a part of it.
+# Some sum the loss over a batch, others average; a combined loss has a λ. That multiplies the gradient, or part of it.
 # **Predict**: *L* becomes 8 *L*. For which optimizers is that the same as 8 α?
 #
 # (a) For SGD, with or without weight decay. (b) For SGD without weight decay. (c) For Adam too.
@@ -248,8 +248,8 @@ plt.show()
 #
 # ## A map of the loss
 #
-# First, tune the network. Then choose two directions *u* and *v* (no velocity here) of length 1, at a right angle, and look at
-# $L(w_0 + a\,u + b\,v)$, where $w_0$ holds all the weights of the tuned network. *a* and *b* are distances in weight
+# First, tune the network. Then choose two directions *u* and *v* (no velocity here) of length 1, at a right angle, and
+# look at $L(w_0 + a\,u + b\,v)$, where $w_0$ holds all the weights of the tuned network. *a* and *b* are distances in weight
 # space, and gradient descent within this **slice** is gradient descent with the same α. Which directions?
 #
 # - **start → tuned**, the way training went;

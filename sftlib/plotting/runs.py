@@ -19,11 +19,7 @@ def run_curves(axes, history):
     left.plot(history["step"], history["loss"], color=GREY, linestyle="-", linewidth=0.7, alpha=0.5)
     smooth = {"smoothed": (history["step"], history["smooth_loss"])}
     curves(left, smooth, xlabel="step (pale: each by itself)", ylabel="loss (nats per example)")
-    for step, name, value in history["changes"]:
-        left.axvline(step, color=GREY, linestyle=":", linewidth=1.2)
-        left.annotate(f"{SYMBOLS[name]} {value:.3g}", (step, 0.98), xycoords=left.get_xaxis_transform(), xytext=(-3, 0),
-                      textcoords="offset points", rotation=90, ha="right", va="top", fontsize=9,
-                      bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8, "alpha": 0.8})  # fmt: skip
+    _changes(left, history)
     scores = {
         name: (history["epochs"], history[key])
         for name, key in (("train", f"train_{history['key']}"), ("validation", f"val_{history['key']}"))
@@ -41,6 +37,18 @@ def run_curves(axes, history):
         line.set_marker(MARKERS[0])  # with few epochs the points are what was measured
         line.set_markersize(4)
     return axes
+
+
+def _changes(ax, history):
+    """A dotted line with its words for each change; words that would lie over those before stand lower"""
+    near = 0.08 * max(history["step"], default=1)  # steps that a line of words is wide
+    before, place = -math.inf, 0
+    for step, name, value in history["changes"]:
+        before, place = step, (place + 1) % 3 if step - before < near else 0
+        ax.axvline(step, color=GREY, linestyle=":", linewidth=1.2)
+        ax.annotate(f"{SYMBOLS[name]} {value:.3g}", (step, 0.98 - 0.28 * place), xytext=(-3, 0), rotation=90,
+                    xycoords=ax.get_xaxis_transform(), textcoords="offset points", ha="right", va="top", fontsize=9,
+                    bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8, "alpha": 0.8})  # fmt: skip
 
 
 def best_epoch(history):
