@@ -249,8 +249,8 @@ plt.show()
 # ## A map of the loss
 #
 # First, tune the network. Then choose two directions *u* and *v* (no velocity here) of length 1, at a right angle, and
-# look at $L(w_0 + a\,u + b\,v)$, where $w_0$ holds all the weights of the tuned network. *a* and *b* are distances in weight
-# space, and gradient descent within this **slice** is gradient descent with the same α. Which directions?
+# look at $L(w_0 + a\,u + b\,v)$, where $w_0$ holds all the weights of the tuned network. *a* and *b* are distances in
+# weight space, and gradient descent within this **slice** is gradient descent with the same α. Which directions?
 #
 # - **start → tuned**, the way training went;
 # - **random**, *filter-normalised*: noise in which each filter has the length it has in $w_0$ (Li et al. 2018, arXiv
