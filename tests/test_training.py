@@ -180,6 +180,14 @@ def test_schedule_multiplies_each_groups_own_rate():
     assert rates == [[pytest.approx(0.01 * schedule(i)), pytest.approx(0.1 * schedule(i))] for i in range(6)]
 
 
+def test_a_schedule_of_epochs_in_place_of_steps_is_warned_of():
+    model = plain_model()
+    with pytest.warns(UserWarning, match=r"schedule\(2\) and what follows is 0, so nothing moves from step 3 of 9 on"):
+        run(model, batches(3), sgd(model), epochs=3, schedule=warmup_cosine(3))
+    run(model, batches(3), sgd(model), epochs=3, schedule=warmup_cosine(9))  # 0 at the last step alone
+    run(model, batches(3), sgd(model), epochs=1, schedule=lambda step: step / 3)  # and at the first
+
+
 def test_without_a_schedule_a_rate_changed_by_hand_stays():
     model, loader = plain_model(), batches(3)
     optimizer = sgd(model)

@@ -9,6 +9,7 @@ from sftlib.guards.call import (
     largest_rate,
     validated,
     warn_of_freezing,
+    warn_of_rate_0,
     warn_of_redrawing,
 )
 from sftlib.guards.first_batch import Trial, require_means
@@ -26,5 +27,6 @@ __all__ = [
     "require_means",
     "validated",
     "warn_of_freezing",
+    "warn_of_rate_0",
     "warn_of_redrawing",
 ]

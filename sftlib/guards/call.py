@@ -205,6 +205,17 @@ def warn_of_redrawing(loader) -> None:
         )
 
 
+def warn_of_rate_0(schedule, step: int, steps: int) -> None:
+    """Warn, at the first step of rate 0, of a schedule that has ended before the run has."""
+    begins = step == 0 or schedule(step - 1) > 0
+    if begins and step + 1 < steps and schedule(step + 1) == 0:
+        warnings.warn(
+            f"schedule({step}) and what follows is 0, so nothing moves from step {step + 1} of {steps} on: a schedule "
+            "counts steps, not epochs: warmup_cosine(epochs * len(train_loader))",
+            stacklevel=4,
+        )
+
+
 def _stopped(module: nn.Module) -> bool:
     own = list(module.parameters(recurse=False))
     return bool(own) and not any(p.requires_grad for p in own)

@@ -82,7 +82,7 @@ def _updates(run: Run, optimizer: Optimizer, epochs, validate, schedule, clip, s
         for given in batches:
             x, y = as_batch(given, model)
             n, pieces, objective = count(y), parts.of(y), trial.of(y)  # terms are counted before y moves
-            weight, lr = _weight(run), _rate(run, optimizer, schedule)  # λ, α
+            weight, lr = _weight(run), _rate(run, optimizer, schedule, steps)  # λ, α
             x, y = each(run.precision.place, to(x, device, ahead)), to(y, device, ahead)
             watch.before_forward(run.step)
             with run.contact():
@@ -109,14 +109,17 @@ def _weight(run: Run) -> float:
     return run.objective.feature_weight if chosen is None else chosen
 
 
-def _rate(run: Run, optimizer: Optimizer, schedule: Callable[[int], float] | None) -> float:
+def _rate(run: Run, optimizer: Optimizer, schedule: Callable[[int], float] | None, steps: int) -> float:
     """Set the rates of the next step -> α, the largest
 
     Without a schedule, and while the control rests, what was set by hand stays.
     """
     control = run.controls.rate
     if schedule is not None:
-        set_rates(optimizer, finite(f"schedule({run.step})", schedule(run.step), least=0) * control)
+        factor = finite(f"schedule({run.step})", schedule(run.step), least=0)
+        if factor == 0:
+            guards.warn_of_rate_0(schedule, run.step, steps)
+        set_rates(optimizer, factor * control)
     elif control != optimizer.param_groups[0].get("control", 1.0):
         set_rates(optimizer, control)
         for group in optimizer.param_groups:
