@@ -312,6 +312,7 @@ def measured(model, data):
     evaluate(model, data)
 
 
+@pytest.mark.filterwarnings("ignore:evaluate. the loader gives augmented")
 @pytest.mark.parametrize("look", [peeked, measured])
 @pytest.mark.parametrize("step", [1, 5, 6, 7, 8])
 def test_a_loader_that_another_loop_has_used_within_the_epoch_is_refused(look, step, tmp_path):
@@ -325,6 +326,7 @@ def test_a_loader_that_another_loop_has_used_within_the_epoch_is_refused(look, s
     save_checkpoint(tmp_path / "last.pt", model, optimizer, epoch=record)
 
 
+@pytest.mark.filterwarnings("ignore:evaluate. the loader gives augmented")
 def test_a_loader_measured_between_two_epochs_goes_on_to_the_bit(tmp_path):
     path = tmp_path / "last.pt"
     model, optimizer, data = everything()
