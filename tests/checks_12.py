@@ -246,7 +246,7 @@ WRONG = {
         (lambda a: (a.mean(1).mean(), a.mean(1).std()), "mean and deviation"),
         (lambda a: (a.mean(1).mean() - a.mean(1).std(), a.mean(1).mean() + a.mean(1).std()), "mean and deviation"),
         (lambda a: (a.mean(1).argmin(), a.mean(1).argmax()), "places"),
-        (lambda a: (a.mean(1)[0], a.mean(1)[-1]), "first and the last man"),
+        (lambda a: (a.mean(1)[0], a.mean(1)[-1]), "first and the last person"),
         (lambda a: (a.median(1).values.min(), a.median(1).values.max()), "medians"),
         (lambda a: (a.max(1).values.min(), a.max(1).values.max()), "best draw"),
         (lambda a: (a.sum(1).min(), a.sum(1).max()), "sums"),

@@ -149,7 +149,7 @@ SLIPS = {
         (lambda a: _ends(a.sum(1)), "sums"),
         (lambda a: _ends(a.median(1).values), "medians"),
         (lambda a: _ends(a[:, 0]), "the first draw alone"),
-        (lambda a: _ends(a[0]), "the first man alone"),
+        (lambda a: _ends(a[0]), "the first person alone"),
         (lambda a: (a.mean() - a.std(), a.mean() + a.std()), "mean and deviation of all"),
         (lambda a: (a.mean(1).min(), a.max()), "the highest of all rows"),
         (lambda a: (a.min(), a.mean(1).max()), "the lowest of all rows"),

@@ -145,34 +145,35 @@ def _of_gradients(gradients, longest):
 
 @checker("12.range")
 def _range(answer):
-    """accuracies (M, S) of M men, S draws each -> (lowest, highest) of the means over the draws"""
-    for m, s, seed in ((4, 5, 1), (3, 7, 2), (2, 3, 3)):
+    """accuracies (P, S) of P people, S draws each -> (lowest, highest) of the means over the draws"""
+    for p, s, seed in ((4, 5, 1), (3, 7, 2), (2, 3, 3)):
         draw = torch.Generator().manual_seed(seed)
-        table = torch.rand(m, s, generator=draw, dtype=torch.float64)
+        table = torch.rand(p, s, generator=draw, dtype=torch.float64)
         means = [sum(row) / s for row in table.tolist()]
         got = pair(answer(table.clone()), "two numbers: (lowest, highest)")
         known = [(torch.stack([torch.as_tensor(v, dtype=torch.float64) for v in some]), why)
                  for some, why in _of_ranges(table)]  # fmt: skip
         got = torch.stack([numeric("lowest and highest", v) for v in got])
-        expect(f"{m} men, {s} draws each", got, [min(means), max(means)], known=known)
+        expect(f"{p} people, {s} draws each", got, [min(means), max(means)], known=known)
 
 
 def _of_ranges(table):
-    men, draws, every = table.mean(1), table.mean(0), table.flatten()
+    means, draws, every = table.mean(1), table.mean(0), table.flatten()
+    deviation = "this is mean and deviation; a range is lowest and highest"
     return [
-        ((every.min(), every.max()), "this is the range over all rows: the draws of a man are averaged first"),
-        ((draws.min(), draws.max()), "this averages over the men and takes the range over the draws: turn it round"),
-        ((men.max(), men.min()), "the lowest comes first"),
-        ((men.mean() - men.std(), men.mean() + men.std()), "this is mean and deviation; a range is lowest and highest"),
-        ((men.mean(), men.std()), "this is mean and deviation; a range is lowest and highest"),
-        ((men.argmin(), men.argmax()), "these are places, not accuracies"),
-        ((men[0], men[-1]), "these are the first and the last man, not the lowest and the highest"),
+        ((every.min(), every.max()), "this is the range over all rows: the draws of one voice are averaged first"),
+        ((draws.min(), draws.max()), "this averages over the voices and takes the range over the draws: turn it round"),
+        ((means.max(), means.min()), "the lowest comes first"),
+        ((means.mean() - means.std(), means.mean() + means.std()), deviation),
+        ((means.mean(), means.std()), deviation),
+        ((means.argmin(), means.argmax()), "these are places, not accuracies"),
+        ((means[0], means[-1]), "these are the first and the last person, not the lowest and the highest"),
         ((table.median(1).values.min(), table.median(1).values.max()), "these are medians over the draws, not means"),
-        ((table.min(1).values.min(), table.min(1).values.max()), "this takes each man's worst draw, not his mean"),
-        ((table.max(1).values.min(), table.max(1).values.max()), "this takes each man's best draw, not his mean"),
-        ((table.min(1).values.mean(), table.max(1).values.mean()), "this averages the men's own ranges: average first"),
+        ((table.min(1).values.min(), table.min(1).values.max()), "this takes each one's worst draw, not the mean"),
+        ((table.max(1).values.min(), table.max(1).values.max()), "this takes each one's best draw, not the mean"),
+        ((table.min(1).values.mean(), table.max(1).values.mean()), "this averages their own ranges: average first"),
         ((table.sum(1).min(), table.sum(1).max()), "these are sums over the draws, not means"),
-        ((men.min(), men.max() - men.min()), "the second is the highest, not how far it is from the lowest"),
+        ((means.min(), means.max() - means.min()), "the second is the highest, not how far it is from the lowest"),
     ]  # fmt: skip
 
 
