@@ -83,6 +83,7 @@ def test_timetables_add_up_and_nothing_comes_before_what_it_needs():
 def test_forty_downloads_are_as_large_as_it_says():
     least = min(sizes[0] for sizes in (lab_install.CUDA, lab_install.CPU, lab_install.OTHER))
     assert f"are at least {40 * least:.0f} GB" in TEXT
+    assert f"({lab_install.CUDA[0]} GB for Linux with CUDA, else {lab_install.OTHER[0]})" in TEXT
 
 
 def test_what_the_learners_version_leaves_out_holds_the_answers_and_nothing_else_does():
