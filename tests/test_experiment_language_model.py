@@ -18,6 +18,11 @@ def test_the_table_holds_each_setting_and_seed_once_and_was_made_by_one_state_of
     assert len({row["code"] for row in table}) == 1
 
 
+def test_the_rates_were_measured_by_one_state_of_the_code(rates_module, rates):
+    assert_whole(rates_module, rates)
+    assert len({row["code"] for row in rates}) == 1
+
+
 def test_scores_are_counts_of_the_test_rows(module, table):
     for row in table:
         assert_counts(row, {name: module.TEST for name in ("exact", "form", "likelihood") if row[name]})
