@@ -195,43 +195,46 @@ def best_probe(z, K):
 
 z, probes = {}, {}
 for name, parts in mine.items():
-    given = {part: nest_loader(split, read) for part, split in parts.items()}
-    z[name] = {p: extract(f, g, precision=choice.precision) for p, g in given.items()}
+    z[name] = {}
+    for part, split in parts.items():
+        loader = nest_loader(split, read)
+        z[name][part] = extract(f, loader, precision=choice.precision)
     probes[name] = best_probe(z[name], len(TASKS[name].classes))
     print(name, {part: tuple(some[0].shape) for part, some in z[name].items()})
 
 
 # %%
-def buggy(split, n):
-    """-> z (N, D), labels: the texts in batches of n, without the mask"""
+def in_batches(split, size, masked):
+    """-> z (N, D), labels: the texts in batches of `size`, with or without the mask"""
     outputs = []
-    for rows in torch.arange(len(split)).split(n):
+    for rows in torch.arange(len(split)).split(size):
         x = f.preprocess(split.batch(rows)[0])
         with torch.no_grad(), choice.precision.autocast("cpu"):
-            outputs.append(pooled(x, attend=False, average=False).float())
+            outputs.append(pooled(x, attend=masked, average=masked).float())
     return torch.cat(outputs), split.labels
 
 
 # %% tags=["varies"]
 frozen = {name: hits(probes[name](p["test"][0]), p["test"][1]) for name, p in z.items()}
-print(f"with the mask: {frozen['sentiment'].mean():.3f}")
-alone, bug = probes["sentiment"](z["sentiment"]["test"][0]).argmax(1), {}
-y = TASKS["sentiment"].test.labels
-for n in (8, 64):
-    bug["test"] = buggy(TASKS["sentiment"].test, n)
-    said = probes["sentiment"](bug["test"][0]).argmax(1)
-    other = (said != alone).double().mean()
-    print(f"without, batches of {n:2}: {(said == y).double().mean():.3f}", end="")
-    print(f", {other:.0%} of the answers are others")
-bug |= {part: buggy(mine["sentiment"][part], 64) for part in ("train", "val")}
+y, differ, bug = TASKS["sentiment"].test.labels, {}, {}
+for masked in (True, False):
+    said = []
+    for size in (8, 64):
+        bug["test"] = in_batches(TASKS["sentiment"].test, size, masked)
+        said.append(probes["sentiment"](bug["test"][0]).argmax(1))
+    differ[masked] = (said[0] != said[1]).double().mean().item()
+    right = ", ".join(f"{(k == y).double().mean():.3f}" for k in said)
+    print("with" if masked else "without", "the mask, batches of 8 against 64:")
+    print(f"  right {right}; {differ[masked]:.1%} of the answers differ")
+bug |= {p: in_batches(mine["sentiment"][p], size, masked) for p in ("train", "val")}
 learned = hits(best_probe(bug, 2)(bug["test"][0]), y).mean()
 print(f"learned with the bug too, batches of 64: {learned:.3f}")
-assert other > 0.02
+assert differ[True] < 0.02 and differ[False] > differ[True] + 0.02
 
 # %% [markdown]
 # **Read.** Here the bug costs few points, which is why it lives long: no accuracy looks wrong, and yet one answer in
-# seven or more hangs on who shares the batch. Answers that depend on the batch size of the *evaluation* are a bug,
-# never a finding.
+# ten hangs on who shares the batch. With the mask, rounding is all that could differ. Answers that depend on the batch
+# size of the *evaluation* are a bug, never a finding.
 #
 # ## The control: counting words
 #
@@ -395,63 +398,71 @@ assert full.mean() > 0.65
 #
 # ## The experiment: how many labels?
 #
-# Frozen *f* against words, and against an *f* that learns (*fine-tuned*), five seeds, each with its own labelled texts.
-# The probe's l2 (of six) and the settings of the words (of sixteen) are chosen on validation at each number of labels,
-# the rate (of four) at 100, with two seeds that are not used again; test is looked at once. `python
-# tools/experiments/run.py text` makes the table. Differences are paired by seed, and corrected for how many there are.
-# (1,000 labels are nearly all of the 1,072 remarks: there the seeds learn from almost the same texts, so their interval
-# says little about other texts.)
+# Frozen *f* against words, and against an *f* that learns, five seeds, each with its own labelled texts. The probe's l2
+# (of six) and the settings of the words (of sixteen) are chosen on validation at each number of labels, f's rate (of
+# three or four) at 100, with two seeds that are not used again; test is looked at once. `python
+# tools/experiments/run.py text` makes the table. Differences are paired by seed; which ones are looked at, two
+# questions, was written down before the rows were run, and each is corrected for its number. (1,000 labels are nearly
+# all of the 1,072 balanced remarks: there the seeds learn from almost the same texts, so their interval says little
+# about other texts.) For 2,000 labels there are enough remarks only *as they come*, 70 % of them to learn from; what
+# counts is the balanced part of their test.
 #
 # **Predict.** On sentiment, with how many labels is the *f* that learns visibly ahead of the frozen one? (a) From 25
-# on. (b) With 500. (c) None of these.
+# on. (b) With 1,000. (c) With none.
 
 # %%
-WAYS = {"topics": ("frozen", "TF-IDF", "TF-IDF, whole text")}
-WAYS["sentiment"] = ("frozen", "TF-IDF", "fine-tuned", "subject")
-table = {}  # (task, labels) -> way -> test accuracy of each seed
-for r in results.read("text"):
+MORE = "as it comes, 70 %"  # sentiment, with more remarks to learn from
+WAYS = {"topics": ("frozen", "TF-IDF", "TF-IDF, whole text", "fine-tuned")}
+WAYS["sentiment"] = ("frozen", "TF-IDF", "fine-tuned", "full", "subject")
+WAYS[MORE], table = WAYS["sentiment"], {}
+for r in results.read("text"):  # (task, labels) -> way -> accuracy of each seed
     if r["way"] in WAYS.get(r["task"], ()):
         cell = table.setdefault((r["task"], int(r["labels"])), {})
-        cell.setdefault(r["way"], []).append(float(r["test"]))
+        cell.setdefault(r["way"], []).append(float(r["balanced"]))
 for (task, n), cell in table.items():
     means = (f"{way} {sum(v) / len(v):.3f}" for way, v in cell.items())
     print(f"{task}, {n} labels: {', '.join(means)}")
-
-# %%
-compared = {at: {w: c[w] for w in c if w != "subject"} for at, c in table.items()}
-K = sum(len(cell) - 1 for cell in compared.values())
-found = {}
-for at, cell in compared.items():
-    for c in metrics.compare(cell, against="frozen", comparisons=K):
-        found[(*at, c.first)] = c.interval
-        print(*at, f"{c.first} {c.interval}{', visible' if c.visible else ''}")
-learned = [v for (*_, way), v in found.items() if way == "fine-tuned"]
-assert K == 13 and not any(v.excludes_zero for v in learned)
-words_behind = [v.high < 0 for (*_, way), v in found.items() if way == "TF-IDF"]
-assert sum(words_behind) == 6 and found["topics", 500, "TF-IDF, whole text"].low > 0
-
-# %%
 everyone = list(dict.fromkeys(way for ways in WAYS.values() for way in ways))
-fig, axes = plt.subplots(1, 2, figsize=(9.4, 4), layout="constrained")
-for ax, name in zip(axes, TASKS, strict=True):
-    budgets = [n for task, n in table if task == name]
-    for way in WAYS[name]:
-        n = [n for n in budgets if way in table[name, n]]
-        spans = [metrics.mean_interval(table[name, k][way]) for k in n]
-        y, half = [s.mean for s in spans], [s.high - s.mean for s in spans]
-        i = everyone.index(way)
-        look = {"marker": "osD^P"[i], "color": list(plotting.COLOURS.values())[i]}
-        _ = ax.errorbar(n, y, half, label=way, **look)
-    ax.set(title=name, xscale="log", xlabel="labels", ylabel="test accuracy")
-    _ = ax.set_xticks(budgets, budgets), ax.minorticks_off(), ax.legend(fontsize=9)
+
+# %%
+QUESTIONS, seen = {("TF-IDF", "TF-IDF, whole text"): 13, ("fine-tuned", "full"): 11}, {}
+for ways, planned in QUESTIONS.items():
+    print(f"against frozen, corrected for {planned} comparisons:")
+    how = {"against": "frozen", "comparisons": planned}
+    for at, cell in table.items():
+        rows = {way: v for way, v in cell.items() if way in ("frozen", *ways)}
+        for c in metrics.compare(rows, **how) if len(rows) > 1 else ():
+            seen[(*at, c.first)] = c.interval
+            print(" ", *at, f"{c.first} {c.interval}{', visible' if c.visible else ''}")
+ahead = {at[:2] for at, v in seen.items() if at[2] == "fine-tuned" and v.low > 0}
+assert ahead == {("topics", 25), ("topics", 100), ("sentiment", 1000), (MORE, 2000)}
+level = {at[:2] for at, v in seen.items() if at[2] == "TF-IDF" and v.high >= 0}
+assert level == {("topics", 500), (MORE, 2000)}
+assert seen["topics", 500, "TF-IDF, whole text"].low > 0
+
+# %%
+how = {"figsize": (9.6, 4), "width_ratios": (5, 5, 2.4), "layout": "constrained"}
+fig, axes = plt.subplots(1, 3, **how)
+for ax, task in zip(axes, WAYS, strict=True):
+    budgets = [n for name, n in table if name == task]
+    for i, way in enumerate(everyone):
+        at = [n for n in budgets if way in table[task, n]]
+        spans = [metrics.mean_interval(table[task, n][way]) for n in at]
+        half = [s.high - s.mean for s in spans]
+        look = {"marker": "osD^vP"[i], "color": list(plotting.COLOURS.values())[i]}
+        _ = ax.errorbar(at, [s.mean for s in spans], half, label=way, **look)
+    ax.set(title=task, xscale="log", xlabel="labels")
+    _ = ax.set_xticks(budgets, budgets), ax.minorticks_off()
+axes[0].set_ylabel("test accuracy")
+fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
 plt.show()
 
 # %% [markdown]
-# **Read.** (c). With 500 labels all five seeds have *fine-tuned* ahead, by four points on average; corrected for 13
-# comparisons, five seeds are too few to call it. An interval with 0 in it is no proof of equality. Words are visibly
-# behind *f* in all cells but one, topics with 500 labels. There, words that may read the *whole* report are visibly
-# ahead: *f* sees 64 tokens of it. On balanced remarks words are little better than a half with few labels; as the
-# remarks come they look far better, and are not (*Going deeper*).
+# **Read.** (b), by eight points; by seven with 2,000 as they come. With 500, *fine-tuned* is four points ahead on
+# average, and five seeds are too few to call it: an interval with 0 in it is no proof of equality. On topics it is
+# ahead with 25 and 100 labels (a part of that is the probe's: *Going deeper*), with 500 no longer visibly. Words are
+# behind *f* in all cells but topics with 500 labels and the 2,000. Words that may read the *whole* report are ahead
+# with 500: *f* sees 64 tokens of it. As the remarks come words look far better, and are not (*Going deeper*).
 #
 # ## Play: which words did it?
 #
@@ -682,7 +693,8 @@ check("10.padding", padding)
 # %% [markdown]
 # **Go on.** In `train`, replace `prepare("full")` by `prepare("LoRA")`; predict the loss of the last steps, run the
 # panel, then give `LR` ten times its value. Or take texts with labels of your own (`TextSplit` in
-# `sftlib.datasets.texts`): which of words, frozen f and tuned f wins, and what would refute it?
+# `sftlib.datasets.texts`): which of words, frozen f and tuned f wins, and what would refute it? Another f:
+# `sftlib.backbones.load_encoder` takes any encoder's name on Hugging Face, or a folder.
 #
 # ## Remember
 #
@@ -690,6 +702,7 @@ check("10.padding", padding)
 # - Ask what the data give away unread: the subject alone told the feeling in 73 of 100 remarks.
 # - Then count words, tuned as carefully, and let them read all that there is.
 # - Frozen f, 500 labels: topics 0.94, sentiment 0.70; words that read the same 0.92 and 0.62 (means of five seeds).
+# - With 1,000 remarks an f that learns is at 0.80, a frozen one at 0.71.
 # - Limits: two English data sets, one small encoder, 64 tokens, five seeds, one split of the data.
 #
 # **Going deeper**: [why padding does not count, where to cut, LoRA, the shortcut

@@ -27,6 +27,7 @@ import torch
 import torch.nn.functional as F
 import transformers
 from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
 
 from sftlib import adaptation, losses, metrics, plotting, results, runtime, training
 from sftlib.backbones import load_backbone, load_encoder, minilm
@@ -39,6 +40,7 @@ plotting.use_style()
 SEED, TOKENS, HEADS = 0, 64, 12
 LABELS, SOME = 500, 300  # labelled texts; test texts of each task, in the live runs
 FEW, RATE, CUT = 100, 3e-4, "layer4"  # of the cosine loss: labels, f's rate, the cut
+MORE = "as it comes, 70 %"  # the task with 2,000 labels
 BF16 = runtime.Precision(torch.bfloat16)  # the loops over many texts
 # Any encoder by its name on Hugging Face, or a folder; None makes a folder here
 ENCODER = runtime.profile().pick(
@@ -63,18 +65,18 @@ x = f.preprocess(texts)
 
 
 def by_hand(attention, h, mask):
-    """h (N, T, D), mask (N, T) -> out (N, T, D), weights (N, heads, T, T)"""
+    """h (N, T, D), mask (N, T) -> out (N, T, D), weights a (N, heads, T, T)"""
     layers = (attention.query, attention.key, attention.value)
     q, k, v = (layer(h).unflatten(2, (HEADS, -1)).transpose(1, 2) for layer in layers)
     scores = q @ k.mT / q.shape[-1] ** 0.5
-    A = scores.masked_fill(~mask[:, None, None], -torch.inf).softmax(-1)
-    return (A @ v).transpose(1, 2).flatten(2), A
+    a = scores.masked_fill(~mask[:, None, None], -torch.inf).softmax(-1)
+    return (a @ v).transpose(1, 2).flatten(2), a
 
 
 # %%
 with torch.no_grad():
     h, layer = f.embeddings(x)["h"], f.layer1.layer.attention.self
-    ours, A = by_hand(layer, h, x["mask"])
+    ours, a = by_hand(layer, h, x["mask"])
     theirs = layer(h, attention_mask=x["mask"][:, None, None])[0]
 print("by hand it is the layer's:", torch.allclose(ours, theirs, atol=1e-5))
 assert torch.allclose(ours, theirs, atol=1e-5)
@@ -83,14 +85,14 @@ assert torch.allclose(ours, theirs, atol=1e-5)
 words = f.tokenizer.convert_ids_to_tokens(x["ids"][0])
 fig, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
 for ax, head in zip(axes, (0, 5), strict=True):
-    picture = ax.imshow(A[0, head], vmin=0, vmax=1, cmap="cividis")
+    picture = ax.imshow(a[0, head], vmin=0, vmax=1, cmap="cividis")
     ax.grid(visible=False)
     ax.set_xticks(range(len(words)), words, rotation=90, fontsize=9)
     ax.set_yticks(range(len(words)), words, fontsize=9)
     ax.set(xlabel="is looked at", ylabel="looks", title=f"layer 1, head {head}")
 fig.colorbar(picture, ax=axes, label="weight")
 plt.show()
-assert (A[0, :, :, 5:] == 0).all() and torch.allclose(A.sum(-1), torch.ones(()))
+assert (a[0, :, :, 5:] == 0).all() and torch.allclose(a.sum(-1), torch.ones(()))
 
 # %% [markdown]
 # The columns of [PAD] are 0. Its *rows* are not: padding looks at the real tokens, and nobody reads what it sees.
@@ -204,7 +206,7 @@ for name, parts in mine.items():
             g = linear_probe(z["train"][stage], y["train"], num_classes=K, l2=1.0)
             hit = g(z["test"][stage]).argmax(1) == y["test"]
             layers.setdefault((name, kind), {})[stage] = hit.numpy()
-        print(name, kind, *(f"{h.mean():.3f}" for h in layers[name, kind].values()))
+        print(name, kind, *(f"{v.mean():.3f}" for v in layers[name, kind].values()))
 
 # %% tags=["varies"]
 fig, axes = plt.subplots(1, 2, figsize=(9.4, 3.6), sharex=True, layout="constrained")
@@ -223,7 +225,7 @@ plt.show()
 # %% tags=["varies"]
 for name in TASKS:
     rows = {"last": layers[name, "pretrained"]["layer6"]}
-    rows |= {s: layers[name, "pretrained"][s] for s in STAGES[:-1]}
+    rows |= {stage: layers[name, "pretrained"][stage] for stage in STAGES[:-1]}
     rows["random weights, last"] = layers[name, "random"]["layer6"]
     seen = metrics.compare(rows, against="last", comparisons=14)
     shown = [f"{c.first} {c.interval}" for c in seen if c.visible]
@@ -268,13 +270,12 @@ optimizer = torch.optim.SGD(learn.values(), lr=1.0)
 for step in range(2):
     optimizer.zero_grad()
     F.cross_entropy(model(x), y).backward()
-    norms = {
-        m: max(p.grad.norm() for n, p in learn.items() if n[-1] == m) for m in "AB"
-    }
-    print(
-        f"step {step}: largest gradient of an A {norms['A']:.1e}, a B {norms['B']:.1e}"
+    of_A, of_B = (
+        max(p.grad.norm() for name, p in learn.items() if name[-1] == letter)
+        for letter in "AB"
     )
-    assert (norms["A"] == 0) == (step == 0) and norms["B"] > 0
+    print(f"step {step}: largest gradient of an A {of_A:.1e}, a B {of_B:.1e}")
+    assert (of_A == 0) == (step == 0) and of_B > 0
     optimizer.step()
 
 # %% [markdown]
@@ -316,19 +317,20 @@ def merged_change(dtype):
     net = net.double() if dtype == torch.float64 else net
     with torch.no_grad():
         before = net(x)
-        for m in adaptation.merge_lora(net).modules():
-            if isinstance(m, adaptation.LoRA) and dtype == torch.bfloat16:
-                m.merged = m.merged.to(dtype).to(before.dtype)
+        for module in adaptation.merge_lora(net).modules():
+            if isinstance(module, adaptation.LoRA) and dtype == torch.bfloat16:
+                module.merged = module.merged.to(dtype).to(before.dtype)
         after = net(x)
     return ((after - before).norm() / before.norm()).item()
 
 
 # %%
-change = {d: merged_change(d) for d in (torch.float64, torch.float32, torch.bfloat16)}
+dtypes = (torch.float64, torch.float32, torch.bfloat16)
+change = {dtype: merged_change(dtype) for dtype in dtypes}
 for dtype, value in change.items():
     print(f"{str(dtype)[6:]:<9} merging changes z by {value:.1e} of its length")
-loras = [m for m in ours.modules() if isinstance(m, adaptation.LoRA)]
-ranks = {int(torch.linalg.matrix_rank(m.delta().detach())) for m in loras}
+deltas = [v.delta() for v in ours.modules() if isinstance(v, adaptation.LoRA)]
+ranks = {int(torch.linalg.matrix_rank(delta.detach())) for delta in deltas}
 print("ranks of ΔW:", ranks)
 assert change[torch.float64] < 1e-12 and change[torch.float32] < 1e-5
 assert change[torch.bfloat16] > 100 * change[torch.float32] and ranks == {RANK}
@@ -466,56 +468,85 @@ assert gaps[1] > gaps[0] + 0.1
 
 # %% [markdown]
 # **Read.** The classes part along μ as $L_f$ asks, and without it they do not. More answers are right? No difference
-# that we can see, of one run; the table below has three seeds.
+# that we can see, of one run; the table below has five seeds.
 #
 # ## The other ways to learn
 #
-# Four ways that train layers 5 and 6 on sentiment, three budgets, three seeds (`tools/experiments/text.py`): what was
-# chosen on validation (a rate of f; for *combined* λ), what training costs, and how each stands to *fine-tuned*, which
-# has no trick at all.
+# Four ways that train layers 5 and 6, and *full*, which trains all of *f*, five seeds (`tools/experiments/text.py`):
+# what was chosen on validation (a rate of f; for *combined* λ), what training costs, and how each stands to
+# *fine-tuned*, which has no trick at all. That these would be compared, and corrected for 24, was written down before
+# the rows were run; those that two cores did not reach are left out here, not chosen.
 #
 # **Predict.** Which trick is visibly better than plain fine-tuning? (a) *g* from the probe (LP-FT). (b) A and B instead
 # of W (LoRA). (c) The cosine loss (combined). (d) None.
 
 # %%
-stored = results.read("text")
-ways, cells = ("fine-tuned", "LP-FT", "LoRA", "combined"), {}
-seconds = {way: [] for way in ways}
-for r in stored:  # labels -> way -> test accuracy of each seed
-    if r["task"] == "sentiment" and r["way"] in ways:
-        cell = cells.setdefault(int(r["labels"]), {})
-        cell.setdefault(r["way"], []).append(float(r["test"]))
-        seconds[r["way"]] += [float(r["cpu_s"])] if r["labels"] == "500" else []
-for way in ways:
-    chosen = next(r["chosen"] for r in stored if r["way"] == way)
+stored, cells, chosen, seconds = results.read("text"), {}, {}, {}
+ways = ("fine-tuned", "LP-FT", "LoRA", "combined", "full")
+for r in stored:  # (task, labels) -> way -> accuracy of each seed
+    if r["way"] in ways:
+        cell = cells.setdefault((r["task"], int(r["labels"])), {})
+        cell.setdefault(r["way"], []).append(float(r["balanced"]))
+        chosen.setdefault(r["way"], {})[r["task"]] = r["chosen"]
+        if (r["task"], r["labels"]) == ("sentiment", "500"):
+            seconds.setdefault(r["way"], []).append(float(r["cpu_s"]))
+for way, values in chosen.items():
     cost = sum(seconds[way]) / len(seconds[way])
-    print(f"{way:<11} chosen {chosen:<7} {cost:.1f} s of one core for 500 labels")
+    tasks = ", ".join(f"{task} {value}" for task, value in values.items())
+    print(f"{way:<11}{cost:4.1f} s of one core for 500 labels; chosen: {tasks}")
 
 # %%
-how = {"against": "fine-tuned", "comparisons": (len(ways) - 1) * len(cells)}
-seeds = min(len(v) for cell in cells.values() for v in cell.values())
-cells = {n: {w: v[:seeds] for w, v in cell.items()} for n, cell in cells.items()}
-found = {n: metrics.compare(cell, **how) for n, cell in cells.items()}
-print(f"{how['comparisons']} comparisons with fine-tuned, {seeds} seeds")
+how = {"against": "fine-tuned", "comparisons": 24}  # as many as were planned
+gains = {}  # (task, labels) -> way -> interval
+for at, cell in ((at, cell) for at, cell in cells.items() if len(cell) > 1):
+    gains[at] = {c.first: c.interval for c in metrics.compare(cell, **how)}
+    print(*at, "; ".join(f"{way} {v}" for way, v in gains[at].items()))
+print(f"corrected for {how['comparisons']} comparisons with fine-tuned")
 
 # %%
-fig, ax = plt.subplots(figsize=(7.5, 3.6), layout="constrained")
+fig, ax = plt.subplots(figsize=(9.4, 3.8), layout="constrained")
 for i, way in enumerate(ways[1:]):
-    spans = [found[n][i].interval for n in cells]
-    half = [v.high - v.mean for v in spans]
-    at = [place + 0.2 * (i - 1) for place in range(len(cells))]
-    look = {"marker": "os^"[i], "color": list(plotting.COLOURS.values())[i]}
-    _ = ax.errorbar(at, [v.mean for v in spans], half, ls="", label=way, **look)
-    print(way, *(f"{n}: {v}" for n, v in zip(cells, spans, strict=True)))
+    at = {n: cell[way] for n, cell in enumerate(gains.values()) if way in cell}
+    places = [n + 0.18 * (i - 1.5) for n in at]
+    y, half = zip(*((v.mean, v.high - v.mean) for v in at.values()), strict=True)
+    look = {"marker": "os^D"[i], "color": list(plotting.COLOURS.values())[i]}
+    _ = ax.errorbar(places, y, half, ls="", label=way, **look)
 ax.axhline(0, color="black", lw=0.8)
+ax.set_xticks(range(len(gains)), [f"{task}\n{n:,}" for task, n in gains], fontsize=9)
 _ = ax.set(xlabel="labels", ylabel="accuracy − fine-tuned"), ax.legend(fontsize=9)
-ax.set_xticks(range(len(cells)), list(cells))
 plt.show()
 
 # %% [markdown]
-# **Read.** (d), and with three seeds and nine comparisons it could hardly be otherwise: the intervals are wide, up to
-# 0.36 each way with few labels. *Combined* with 100 labels and more is the exception: it chose the smallest λ of four,
-# and its intervals lie within 0.03 of plain fine-tuning.
+# **Read.** (d). No trick is visibly better or worse than none. That is no proof of equality where the intervals are
+# wide, as LP-FT's are, more than 0.1 each way with 100 labels. *Combined* with 100 labels and more is the exception: it
+# chose the smallest λ of four, and its intervals lie within 0.02 of plain fine-tuning.
+#
+# ### Whose lead is it?
+#
+# On topics with 25 labels *fine-tuned* is ten points ahead of *frozen* in notebook 10. Because *f* learned, or because
+# the probe is poor? `linear_probe` standardises *z* by the deviations of those 25 texts. Twelve draws of 25 of the 500
+# labelled texts, with it and with logistic regression on *z* as it is; both at the weakest l2 that was tried.
+
+# %% tags=["varies"]
+z, y = Z["topics", "pretrained"], {p: v.labels for p, v in mine["topics"].items()}
+draw, found = torch.Generator().manual_seed(SEED), []
+for _ in range(12):
+    rows = torch.randperm(LABELS, generator=draw)[:25]
+    few_z, few_y = z["train"]["layer6"][rows], y["train"][rows]
+    probe = linear_probe(few_z, few_y, num_classes=5, l2=1e-3)
+    plain_z = LogisticRegression(C=1e4, max_iter=500).fit(few_z, few_y)
+    said = (
+        probe(z["test"]["layer6"]).argmax(1).numpy(),
+        plain_z.predict(z["test"]["layer6"]),
+    )
+    found.append([(k == y["test"].numpy()).mean() for k in said])
+standardised, as_it_is = torch.tensor(found).mean(0).tolist()
+print(f"25 labels: standardised {standardised:.3f}, as it is {as_it_is:.3f}")
+assert 0 < as_it_is - standardised < 0.06
+
+# %% [markdown]
+# **Read.** Some of the ten points are the probe's, and most are not. A baseline is tuned only as well as what it could
+# choose from: six values of l2 here, all of them of one kind of probe.
 #
 # ## What the shortcut does
 #
@@ -527,27 +558,27 @@ plt.show()
 # some points fewer; (c) a half, like the rule?
 
 # %%
+KINDS = {"as it comes": {"all": "test", "fair": "balanced"}}
+KINDS |= {"sentiment": {"learned fair": "test"}, MORE: KINDS["as it comes"]}
+WIDE = {"all": 12, "fair": 10, "learned fair": 20}
 came = {}  # (way, labels) -> "all", "fair", "learned fair" -> accuracy of each seed
 for r in stored:
-    if r["task"] != "topics" and r["way"] in ("subject", "TF-IDF", "frozen"):
+    for kind, column in KINDS.get(r["task"], {}).items():
         cell = came.setdefault((r["way"], int(r["labels"])), {})
-        kinds = {"all": "test", "fair": "balanced"}
-        if r["task"] == "sentiment":
-            kinds = {"learned fair": "test"}
-        for kind, column in kinds.items():
-            cell.setdefault(kind, []).append(float(r[column]))
+        cell.setdefault(kind, []).append(float(r[column]))
 means = {k: {kind: sum(v) / len(v) for kind, v in c.items()} for k, c in came.items()}
-print(f"{'':>8}  as they come: all  balanced   learned balanced: balanced")
-for (way, n), m in means.items():
-    numbers = f"{m['all']:>12.3f} {m['fair']:>9.3f} {m['learned fair']:>19.3f}"
-    print(f"{way:>8} {n:>5} {numbers}")
+means = {k: mean for k, mean in means.items() if "all" in mean}
+print(f"{'':>10}  as they come: all  balanced   learned balanced: balanced")
+for (way, n), mean in means.items():
+    numbers = "".join(f"{mean[k]:>{wide}.3f}" for k, wide in WIDE.items() if k in mean)
+    print(f"{way:>10} {n:>5} {numbers}")
 
 # %%
 looks = {"all": ("-", "as they come, all texts"), "fair": ("--", "balanced texts")}
 looks["learned fair"] = (":", "balanced, learned so")
 fig, ax = plt.subplots(figsize=(8.5, 3.6), layout="constrained")
 for way, colour, mark in (("frozen", "blue", "o"), ("TF-IDF", "orange", "s")):
-    budgets = [n for w, n in means if w == way]
+    budgets = [n for w, n in means if w == way and "learned fair" in means[w, n]]
     for kind, (line, words) in looks.items():
         y = [means[way, n][kind] for n in budgets]
         look = {"ls": line, "marker": mark, "color": plotting.COLOURS[colour]}
@@ -559,13 +590,10 @@ ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
 plt.show()
 
 # %%
-assert all(
-    m["learned fair"] > m["fair"] for (w, _), m in means.items() if w != "subject"
-)
-for n in (100, 500, 1000):
-    assert all(
-        means[w, n]["all"] > means[w, n]["fair"] + 0.02 for w in ("frozen", "TF-IDF")
-    )
+for (way, n), mean in means.items():
+    if way != "subject":
+        assert mean["all"] > mean["fair"] + 0.02 * (n > 25)
+        assert mean.get("learned fair", 1) > mean["fair"]
 
 # %% [markdown]
 # **Read.** (b). Of 0.79 as the remarks come, 0.68 is left where the subject is worth nothing. Words are the extreme
@@ -573,7 +601,8 @@ for n in (100, 500, 1000):
 # Who had looked at the first column alone would have said that words nearly keep up with *f*. And learning from
 # balanced remarks is better for balanced ones, on average at every budget: some two to five points. Compared by seed,
 # and corrected for the eight, that is visible once, for *f* with 500 labels; the fall from the first column to the
-# second is what shows that a model which can take the shortcut does.
+# second is what shows that a model which can take the shortcut does. So does an *f* that learns: of 0.82 with 2,000
+# labels, 0.74 is left.
 #
 # ### And copies?
 #
@@ -774,8 +803,8 @@ check("10.within", within)
 # - A probe's weight on a feature without variance is a trap for whoever lets *f* move.
 # - A model that can take a shortcut takes it, and a control that may take it too looks nearly as good.
 #
-# **Limits.** One encoder, 64 tokens, one split; layers probed with one seed, 300 test texts and one l2; three seeds of
-# the ways that train.
+# **Limits.** One encoder, 64 tokens, one split; layers probed with one seed, 300 test texts and one l2; five seeds
+# of the ways that train.
 #
 # **References.** Vaswani et al. 2017, *Attention is all you need*, arXiv 1706.03762, eq. (1). Hu et al. 2021, *LoRA*,
 # arXiv 2106.09685, eq. (3). Barz and Denzler 2020, *Deep learning on small datasets without pre-training using cosine
