@@ -8,7 +8,8 @@ The recordings, their draws and the man who is left out are those of `speech`. A
 fine-tuned: f and g together, g from random weights. LP-FT: the same, but g starts as the linear probe on the frozen z
 (Kumar et al. 2022, arXiv 2202.10054). discriminative: the rate falls by 2.6 from each layer of f to the one below
 (Howard and Ruder 2018, arXiv 1801.06146). 80 updates, fixed beforehand, not tuned. The rate of f is each way's best in
-`speech_training_rates`, on made words: no recording chose anything. The control is in `speech_scratch`.
+`speech_training_rates`, on made words: no recording chose anything. 10 recordings of each word are learned from; 5 and
+50 in `speech_budgets`. The control is in `speech_scratch`.
 
 `fitted` is the accuracy on the sounds that are learned from, in the last pass over them.
 """
