@@ -287,8 +287,8 @@ clinic(frozen_too_late)
 # ### ★ Exercise 2: the second stage
 #
 # LP-FT (notebook 05, going deeper): the head was trained while *f* was frozen by `requires_grad_(False)`; now all shall
-# learn, *f* at a tenth of the rate. The loss has parameters too, the centres of its classes. Two of the three would rest
-# here. Mend it.
+# learn, *f* at a tenth of the rate. The loss has parameters too, the centres of its classes. Two of the three would
+# rest here. Mend it.
 #
 # <details><summary>Hint 1</summary>
 #

@@ -437,8 +437,9 @@ assert cost.high < -0.02 and round(-100 * cost.mean) == 7
 # **Read.** From scratch is behind by far more than the seeds differ: (c) was right. *f* frozen is a little behind all
 # of it by either measure, and takes half the memory; with its two top stages trained there is no difference *that we
 # can see*. Frozen, only a sixth of the time is saved: no gradient of *f* is computed, but its forward pass and all of
-# *g* are as before. Had photographs taught *f* nothing for drawings, it would have been level with its random twin; and
-# even frozen it is ahead of the twin that may learn, so what it knows matters, not only how well its weights are scaled.
+# *g* are as before. Had photographs taught *f* nothing for drawings, it would have been level with its random twin;
+# and even frozen it is ahead of the twin that may learn, so what it knows matters, not only how well its weights are
+# scaled.
 #
 # Of the parts, only the early map is worth something that we can see, by both measures. The rates that fit, much
 # as the picture above speaks for them, and the auxiliary loss, all good practice, make no difference that we can see
