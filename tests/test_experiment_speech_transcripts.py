@@ -88,7 +88,7 @@ def test_commands_of_the_test_part_have_other_voices_and_other_phrases(module, s
 def test_ways_hear_what_they_are_called(module, monkeypatch):
     data = {name: frames(11, 23, 3, 11, seed) for name, seed in (("train", 3), ("test", 4))}
     monkeypatch.setattr(module, "parts", lambda units, seed: data)
-    own, new, change = module.load_backbone("voice_lstm"), {}, module.scaled(data["train"], torch.arange(11))
+    own, new, change = module.load_backbone("voice_lstm"), {}, module.scaled(data["train"].x)
     plain = module.load_backbone
     monkeypatch.setattr(module, "load_backbone", lambda *a, **how: new.setdefault(way, plain(*a, **how)))
 

@@ -174,7 +174,7 @@ def states(units: str, way: str, seed: int) -> Parts:
     seed_everything(seed)
     f = load_backbone("voice_lstm", pretrained=way in ("frozen", "fine-tuned"))
     if way not in ("frozen", "fine-tuned"):
-        change = scaled(data["train"], torch.arange(len(data["train"])))
+        change = scaled(data["train"].x)
         data = {name: NestSplit(change(split.x), split.y) for name, split in data.items()}
     below = {"frozen": [f.lstm1, f.lstm2], "frozen, random": [f.lstm1, f.lstm2], "fine-tuned": [f.lstm1]}
     return {name: passed(below.get(way, []), split) for name, split in data.items()}
