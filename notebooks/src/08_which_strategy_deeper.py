@@ -500,7 +500,8 @@ assert len({v for (r, _), v in elpv.items() if r == "probe"}) == 1
 
 # %% [markdown]
 # The probe has no randomness: one number, stored with three seeds. No recipe reaches the VGG-19.
-#
+
+# %% [markdown]
 # ## Exercises
 #
 # ### ★ Exercise 1: L2-SP and its gradient
