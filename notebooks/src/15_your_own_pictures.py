@@ -161,7 +161,7 @@ assert not example or judged[best].right.mean() > tried["no network"].right.mean
 #
 # $$t_j=\frac{1}{n_j}\sum_{i:\,y_i=j}p_{ij}\qquad \text{suspect if } \arg\max_{j:\,p_{ij}\ge t_j}p_{ij}\ne y_i$$
 
-# %% tags=["varies"]
+# %%
 t = torch.stack([p[y == j, j].mean() for j in range(K)])  # (K,), by hand
 likely = torch.where(p >= t, p, -1.0)
 by_hand = ((likely.amax(1) >= 0) & (likely.argmax(1) != y)).nonzero().flatten()
@@ -228,7 +228,7 @@ epochs = max(1, min(MOST_EPOCHS, int(BUDGET_S * per_s / len(y))))
 print(f"{choice}\n{epochs} epochs fit into {BUDGET_S} s")
 
 
-# %% tags=["varies"]
+# %%
 def train():
     model.load_state_dict(start.state_dict())
     changes = (augment.Crop(SIDE, scale=(0.6, 1)),) + (augment.flip,) * FLIPS
@@ -243,6 +243,7 @@ def train():
     return best_epoch(records, model, measure="loss", patience=PATIENCE)
 
 
+# %% tags=["varies"]
 panel = LiveRun(train)
 display(panel)
 history = panel.run()
@@ -319,7 +320,7 @@ for ax, scale in zip(axes[1:], (1.0, T), strict=True):
 plt.show()
 
 
-# %% tags=["varies"]
+# %%
 def by_chance(q, draws=500):
     """q (N, K) -> errors (draws,) of a model that keeps its word: answers from q"""
     draw = torch.Generator().manual_seed(SEED)
@@ -328,6 +329,7 @@ def by_chance(q, draws=500):
     return torch.tensor(errors, dtype=torch.float64)
 
 
+# %% tags=["varies"]
 for scale in (1.0, T):
     q = (test_logits / scale).softmax(1)
     error, honest = metrics.expected_calibration_error(q, truth, bins=8), by_chance(q)
