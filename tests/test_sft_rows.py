@@ -89,7 +89,11 @@ REFUSED = {  # the file; what is said: the line, what was got, what to do
     "half a character": (after(HALF), ["line 8: has half a character in message 1", "write it whole"]),
     "a message in parts": (after(PARTS), ["line 8: message 0 is no", "write each message so"]),
     "no words": (after(turned("a", " \n ")), ["line 8: has an empty answer", "leave the row out"]),
-    "a list of all rows": (json.dumps(talks.rows(7)), ["line 1: is a list", "write an object"]),
+    "a list of all rows": (json.dumps(talks.rows(7)), ["is one JSON list", "< rows.jsonl"]),
+    "that list on many lines": (json.dumps(talks.rows(7), indent=1), ["is one JSON list", "< rows.jsonl"]),
+    "a list among rows": (after("[1]"), ["line 8: is a list", "write an object"]),
+    "a list on the first line": ("[1]\n" + after(), ["line 1: is a list", "write an object"]),
+    "Alpaca's names": (after('{"output": "a", "instruction": "b"}'), ["line 8: has 'instruction', 'output', not"]),
     "an empty file": ("", ["is empty", "one conversation a line"]),
     "empty lines alone": ("\n\r\n  \n", ["is empty", "one conversation a line"]),
     "UTF-16": (after().encode("utf-16"), ["is UTF-16", "save the file as UTF-8"]),
@@ -118,6 +122,11 @@ def test_of_a_thousand_kinds_of_fault_the_first_are_named(net, tmp_path):
         script("sft").main([*map(str, (path, "--out", tmp_path / "run", "--model", net, *WORDS))])
     lines = str(refusal.value).splitlines()
     assert len(lines) == 1 + sft_rows.MOST_LINES + 1 and lines[-1].endswith("and 950 more kinds of fault")
+
+
+def test_of_a_thousand_rows_with_one_fault_the_first_are_named():
+    (said,) = sft_rows.refused("rows.jsonl", [(line, "is bad") for line in range(1, 1001)])
+    assert said.startswith("rows.jsonl, lines 1, 2, 3,") and said.endswith(" 19, 20 and 980 more: is bad")
 
 
 @pytest.mark.parametrize("out", ["file", "file/run"])

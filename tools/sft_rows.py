@@ -14,6 +14,8 @@ from sftlib.datasets import chat
 
 ROLES = ("system", "user", "assistant")
 MOST_LINES = 50  # of a refusal: what a thousand rows have in common the first few show
+MOST_NUMBERS = 20  # of rows with one fault
+TO_LINES = "import json, sys; [print(json.dumps(row)) for row in json.load(sys.stdin)]"
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +68,11 @@ def read(
     whole = path.read_bytes().removeprefix(codecs.BOM_UTF8)
     if whole.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise ValueError(f"{path} is UTF-16, as its first bytes say; expected UTF-8: save the file as UTF-8")
+    if whole.lstrip().startswith(b"[") and _is_one_list(whole):
+        raise ValueError(
+            f"{path} is one JSON list; expected one object a line, which this writes: "
+            f'python -c "{TO_LINES}" < {path.name} > {path.stem}.jsonl'
+        )
     lines = whole.split(b"\n")
     if not whole.strip():
         raise ValueError(f"{path} is empty; expected a file of JSON lines, one conversation a line")
@@ -78,6 +85,15 @@ def read(
         except ValueError as error:
             faults.append((line, str(error)))
     return rows, faults
+
+
+def _is_one_list(text: bytes) -> bool:
+    """Whether a whole file is one JSON value, over several lines or of several objects"""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(value, list) and (b"\n" in text.strip() or all(isinstance(row, dict) for row in value))
 
 
 def messages_of(text: bytes) -> list[dict]:
@@ -116,7 +132,8 @@ def _listed(row) -> list:
             raise ValueError('has a "prompt" or "completion" that is no text: write two texts, or "messages"')
         return [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row["completion"]}]
     if not isinstance(row.get("messages"), list) or not row["messages"]:
-        raise ValueError('has no "messages", nor "prompt" and "completion": write a list of messages')
+        got = ", ".join(map(repr, sorted(row)[:8])) or "nothing"
+        raise ValueError(f'has {got}, not "messages", nor "prompt" and "completion": write a list of messages')
     return row["messages"]
 
 
@@ -126,11 +143,16 @@ def refused(path: Path, faults: Sequence[tuple[int, str]]) -> list[str]:
     for line, what in faults:
         kinds.setdefault(what, []).append(line)
     found = [
-        f"{path}, {'lines' if len(lines) > 1 else 'line'} {', '.join(map(str, lines))}: {what}"
-        for what, lines in kinds.items()
+        f"{path}, {'lines' if len(lines) > 1 else 'line'} {_numbers(lines)}: {what}" for what, lines in kinds.items()
     ]
     more = len(found) - MOST_LINES
     return found if more <= 0 else [*found[:MOST_LINES], f"{path}: and {more:,} more kinds of fault"]
+
+
+def _numbers(lines: Sequence[int]) -> str:
+    """Lines -> their numbers, of many the first"""
+    more = len(lines) - MOST_NUMBERS
+    return ", ".join(map(str, lines[:MOST_NUMBERS])) + (f" and {more:,} more" if more > 0 else "")
 
 
 def parted(rows: Sequence[Row], share: float, seed: int) -> tuple[list[Row], list[Row]]:
