@@ -657,9 +657,10 @@ print(f"{HELD} of {HELD} right: the true share may still be {0.05 ** (1 / HELD):
 assert OWN or table["LoRA, merged"][2] > max(often, table["three rows shown"][2]) + 0.2
 
 # %% [markdown]
-# **Read.** (b). Three rows in the prompt give the form at once, and no code that they do not show. (Where a prompt can
-# say it all, let it: it costs nothing.) Tuned on 48 rows, the model knows the codes, in orders from towns that it never
-# met. Held rows are few: the last line says how low the true share may be even if all of them are right (at 95 %).
+# **Read.** (b). Three rows in the prompt give the form at once, but they show two of the five codes, which is right for
+# 5 of the 12 held rows at most: a weak control. (Show one row of each code instead; where a prompt can say it all, let
+# it.) Tuned on 48 rows, the model knows the codes, in orders from towns that it never met. Held rows are few: the last
+# line says how low the true share may be even if all of them are right (at 95 %).
 #
 # From a file to a folder that others load, the best epoch kept: `python tools/sft.py FILE --out RUN`, then
 # `AutoModelForCausalLM.from_pretrained("RUN/model")`. Of `mine`, `backbones.export_model(mine, FOLDER)` writes one.

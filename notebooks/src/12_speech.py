@@ -279,21 +279,21 @@ for best, *others in alike if len(voices) > 2 else ():
 # %% [markdown]
 # **Read.** (b), with a reservation. Like with like: of the means over a sound, h2's tells the word of a new voice best,
 # ahead of *z*, of the other layers' and of the control's. To compare voices the network needs the sounds of speech, it
-# seems, and towards the top it sheds them. Of the speaker h2 and *z* tell the same, as far as we can see. But six parts
-# in their order, and so six times as many features, are worth much: those of plain frames, without any network, are not
-# visibly behind h2's mean, and far ahead of *z*. Against six parts of h2 they fall back, in this draw not visibly over
-# 14 voices.
+# seems, and towards the top it sheds them. Of the speaker h2's mean and *z* tell the same, as far as we can see. But
+# six parts in their order, and so six times as many features, are worth much: those of plain frames, without any
+# network, are not visibly behind h2's mean, and far ahead of *z*. Against six parts of h2 they fall back, in this draw
+# not visibly over 14 voices.
 #
 # The first intervals take 240 sounds as independent, but they are of 14 voices; so the last ones pair voices. One draw,
-# and the layer was chosen on the sounds that judge it. The tables below ask people, and what the order is worth.
+# and the layer was chosen on the sounds that judge it. The tables below ask people.
 #
 # ## Fine-tune it
 #
 # Now f learns too, on the same sounds. The gradient passes through a hundred frames, each a product with the same
 # U, so it can grow along the way: it is **clipped**, scaled down to a norm of 3 where it is longer.
 #
-# **Predict**: on the words of new voices, where will the fine-tuned network stand? Below frozen z, between z and six
-# parts of h2, or above them?
+# **Predict**: on the words of new voices, where will the fine-tuned network stand? Below frozen z; above z, but not
+# visibly above six parts of h2; visibly above both?
 
 
 # %%
@@ -336,8 +336,8 @@ for found in metrics.compare(said, against="tuned"):
 # %% [markdown]
 # **Read.** Fine-tuning nearly doubles what a probe on z gets. But neither six parts of h2, with no training of f, nor
 # six parts of plain frames, with no network at all, can be told from it; for h2 nearly the whole interval is on the
-# probe's side. Where to cut and how to sum up is a choice, and it can be worth a training. (One draw, made words, one
-# learning rate, nothing tuned; the same network from random weights stands in the tables below.)
+# probe's side. Where to cut and how to sum up is a choice, and it can be worth a training. (One draw, made words; f's
+# rate is the best of three on others.)
 #
 # ## The same on people
 #
@@ -346,9 +346,9 @@ for found in metrics.compare(said, against="tuned"):
 # turn; n recordings of each digit, of the others, are drawn to learn from. Four speakers are no sample of mankind, so
 # we say the **range** over the men, not an interval.
 #
-# *Frozen* (five draws): as above; "mels" is mean and deviation of each band's logarithm; random weights hear
-# logarithms, centred and scaled, since no front end belongs to them. Six parts are read without their order too:
-# *shuffled* anew for each sound, or each feature's six values *sorted* by size.
+# *Frozen* (five draws): as above, "h1" being its end; "mels" is mean and deviation of each band's logarithm; random
+# weights hear logarithms, centred and scaled, since no front end belongs to them. Six parts are read without their
+# order too: *shuffled* anew for each sound, or each feature's six values *sorted* by size.
 #
 # *Trained* (three draws at n = 10, else one): fine-tuned, LP-FT and discriminative rates (notebook 05); and the
 # control, the same network **from scratch** on such logarithms, for four times as many steps. Each has the best of
@@ -443,15 +443,15 @@ for where, of in {"made words": made, "which of the four men": speaker}.items():
 
 # %% [markdown]
 # **Read.** Fine-tuned, the network leads itself from scratch on every man, by 31 to 38 points at n = 10: so much the
-# voices were worth. (One draw at 5: by 2 to 43; at 50: by 18 to 38, but for theo, on whom training from scratch
-# failed.) And yet reading can replace training: on three of four men, fine-tuning is within 3 points of a probe on h2's
-# mean, which itself leads *z* by 22 to 54. *z* lies where random weights lie. LP-FT, whose g starts from *z*, where the
-# words are not, is behind on every man (whether that is why, we did not test). Who of the four men speaks, even plain
-# frames tell (91 %).
+# voices were worth. (One draw at 5: by 2 to 43; at 50: by 18 to 38, but without theo, where training from scratch did
+# not fit its own sounds.) And yet reading can replace training: on three of four men, fine-tuning is within 3 points of
+# a probe on h2's mean, which itself leads *z* by 22 to 54. With people *z* lies where random weights lie. LP-FT, whose
+# g starts from *z*, where the words are not, is behind on every man (whether that is why, we did not test). Who of the
+# four men speaks, even plain frames tell (91 %).
 #
-# The order of six parts counts in plain frames: sorted, they lose 2 to 16 points. In h2 it does not show: 2 points lost
-# to 10 won; its states carry what came before. On made words six plain parts came close to h2; with people h2's mean
-# leads them on every man, by 13 to 20.
+# The order of six parts counts in plain frames: sorted (which also parts values of one moment), they lose 2 to 16
+# points. In h2 it does not show: 2 points lost to 10 won; perhaps its states carry what came before. With people h2's
+# mean leads six plain parts on every man, by 13 to 20.
 #
 # ## Play: your own voice
 #
@@ -596,7 +596,7 @@ check("12.clipped", clipped)
 # %% [markdown]
 # ### ★ Exercise 4: the range
 #
-# From accuracies of P people, S draws each, compute the range: the lowest and the highest, each by the mean.
+# From accuracies of P people, S draws each, compute the range of the people's means.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -694,4 +694,4 @@ assert gap["logarithm"] < 0.7 * gap["power"]
 #
 # **References.** Wan et al. 2018, *Generalized end-to-end loss for speaker verification*, arXiv 1710.10467, eq. (6).
 # Hochreiter and Schmidhuber 1997, *Long short-term memory*, Neural Computation 9. **Going deeper**: [CTC, with and
-# without a list of paths, and transcripts of strings of digits](12_speech_deeper.ipynb). Next: **13 Detection**.
+# without a list of paths; transcripts in words and in letters](12_speech_deeper.ipynb). Next: **13 Detection**.

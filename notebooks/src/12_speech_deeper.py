@@ -117,7 +117,7 @@ losses.ctc((log_p[:, :2], torch.tensor([2])), torch.tensor([[1, 1]]))
 # %% [markdown]
 # ## Learn to write
 #
-# Single words, said alone, are strung together to 2 to 4 of one voice; the test part has other voices. In notebook 12
+# Single words, said alone, are strung together, 2 to 4 of one voice; the test part has other voices. In notebook 12
 # the words lay at h2, so *f* ends there, and four frames are averaged to one (40 ms): **subsampling**, which leaves
 # fewer frames to align. The states h1 below are computed once and kept, for that layer stays as it is; first *g* learns
 # alone, then layer 2 with it. Beside them stands a *g* that learns alone for as many steps as both together.
@@ -382,8 +382,8 @@ assert not new_words["constant"].visible
 
 # %% [markdown]
 # **Read.** (b), then (c). On h2 of random weights g does about what it does on plain frames, and neither comes ahead of
-# an answer that never listens. On the same layers, pretrained, it makes half as many errors, or about that: it is the
-# pretraining, not the architecture.
+# an answer that never listens. On the same layers, pretrained, it makes half as many errors, or about that: what frozen
+# layers bring is the pretraining, not the architecture.
 #
 # Training layer 2 halves what is left in words, and takes most of it in letters. From scratch, at its own best rate,
 # the architecture does learn, in more than three times the seconds, and is behind the tuned network in every draw:
@@ -391,9 +391,9 @@ assert not new_words["constant"].visible
 # strings).
 #
 # And yet nobody here can *spell*. The test commands are new, but their 27 words are not. Of commands whose words are
-# new, with other words' letters, the tuned network writes no more than the constant answer gets: it puts pieces of
-# words that it knows. A score on new phrases alone would have hidden that. (Made voices; one draw of other sounds chose
-# the rates; more data, more words or more steps may change each of these.)
+# new, with other words' letters, the tuned network does no better than the constant answer, as far as we can see: it
+# puts pieces of words that it knows. A score on new phrases alone would have hidden that. (Made voices; one draw of
+# other sounds chose the rates; more data, more words or more steps may change each of these.)
 
 # %% tags=["varies"]
 COMMANDS = profile().pick(quick=0, full=600)  # 0: the table alone
@@ -515,8 +515,8 @@ check("12.frames_needed", frames_needed)
 # ### ★★ Exercise 4: coarser frames
 #
 # **Predict**, then try: what do `Subsample(1)` and `Subsample(16)` change in the errors, in the seconds of an update,
-# and in the share of blanks? (Run again from `below = …`; the times of the plot count 100 frames a second, divided by
-# n.)
+# and in the share of blanks? (Run again from `below = …`; for n frames averaged, write 100 / n for 25 in
+# `aligned_plot`.)
 
 # %% [markdown] tags=["solution"]
 # **Exercise 4.** With every frame kept there are four times as many answers, nearly all of them blanks, and each update
@@ -530,7 +530,7 @@ check("12.frames_needed", frames_needed)
 # - Repeats need a blank between them, and a transcript needs frames enough; an infinite loss must not be hidden.
 # - Errors are counted per unit said, and can exceed 100 %; writing nothing makes exactly 100 %.
 # - What pretrained layers bring shows only beside random ones, frozen and trained; what was learned, only on new words.
-# - Limits: made voices, a few hundred strings, ten words or letters of 27; one network, read at one layer.
+# - Limits: made voices, a few hundred strings, ten words, or the letters of 27; one network, read at one layer.
 #
 # **References.** Graves et al. 2006, *Connectionist temporal classification*, ICML, eqs. (3) and (5) to (8). Hannun et
 # al. 2014, arXiv 1408.2873, algorithm 1 (beam search). Next: **13 Detection**.
