@@ -27,7 +27,6 @@ import torch
 import torch.nn.functional as F
 import transformers
 from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
 
 from sftlib import adaptation, losses, metrics, plotting, results, runtime, training
 from sftlib.backbones import load_backbone, load_encoder, minilm
@@ -521,36 +520,35 @@ plt.show()
 # wide, as LP-FT's are, more than 0.1 each way with 100 labels. *Combined* with 100 labels and more is the exception: it
 # chose the smallest λ of four, and its intervals lie within 0.02 of plain fine-tuning.
 #
-# ### Whose lead is it?
+# ### Where does a grid end?
 #
-# On topics with 25 labels *fine-tuned* is ten points ahead of *frozen* in notebook 10. Because *f* learned, or because
-# the probe is poor? Of its six values of l2 validation chose the weakest, 0.001: the end of the grid. Twelve draws of
-# 25 of the 500 labelled texts, with that probe, and with another one: logistic regression on *z* as it is, not
-# standardised, and with far less of a penalty (C = 1/(N · l2), so its l2 is 4 · 10⁻⁶).
+# With 25 labels the probe wants next to no l2: validation took 10⁻⁷, the least of ten values. An earlier form of this
+# table offered six, down to 0.001. Its best was the last one, and *fine-tuned* was "visibly" ten points ahead on
+# topics: of a baseline that had not been allowed to be good. Twelve draws of 25 of the 500 labelled texts, four l2:
 
 # %% tags=["varies"]
 z, y = Z["topics", "pretrained"], {p: v.labels for p, v in mine["topics"].items()}
-draw, found = torch.Generator().manual_seed(SEED), []
+draw = torch.Generator().manual_seed(SEED)
+of = {l2: [] for l2 in (0.1, 1e-3, 1e-5, 1e-7)}
 for _ in range(12):
     rows = torch.randperm(LABELS, generator=draw)[:25]
     few_z, few_y = z["train"]["layer6"][rows], y["train"][rows]
-    probe = linear_probe(few_z, few_y, num_classes=5, l2=1e-3)
-    plain_z = LogisticRegression(C=1e4, max_iter=500).fit(few_z, few_y)
-    said = (
-        probe(z["test"]["layer6"]).argmax(1).numpy(),
-        plain_z.predict(z["test"]["layer6"]),
-    )
-    found.append([(k == y["test"].numpy()).mean() for k in said])
-standardised, as_it_is = torch.tensor(found).mean(0).tolist()
-print(f"25 labels: standardised {standardised:.3f}, as it is {as_it_is:.3f}")
-assert 0 < as_it_is - standardised < 0.06
+    for l2, accuracies in of.items():
+        probe = linear_probe(few_z, few_y, num_classes=5, l2=l2)
+        right = probe(z["test"]["layer6"]).argmax(1) == y["test"]
+        accuracies.append(right.double().mean().item())
+for l2, accuracies in of.items():
+    print(f"l2 {l2:g}: {sum(accuracies) / 12:.3f}")
+pair = {"1e-5": of[1e-5], "1e-3": of[1e-3]}
+c = metrics.compare(pair, against="1e-3", unit="draws")[0]
+print(c)
+assert c.visible and c.interval.mean > 0.02
 
 # %% [markdown]
-# **Read.** The other probe is ahead, and not because it takes *z* as it is: write `l2=1e-6` in the cell above, and
-# `linear_probe` gains seven points and passes it (the assertion then objects). With C=40, an l2 of 0.001, the other one
-# loses its lead. So most of the ten points are those of a grid that ended too early, and whether an *f* that learns is
-# ahead with 25 labels, this table cannot say. A baseline is tuned only as well as what it could choose from; where the
-# best value is the last one, try further before you compare.
+# **Read.** From 0.001 down the probe gains several points, and below 10⁻⁵ it hardly moves: 25 texts are easily
+# separated in 384 dimensions, and without a penalty what is left is the widest margin between them. So this grid ends
+# where nothing changes any more. A baseline is tuned only as well as what it could choose from; where the best value is
+# the last one, try further before you compare.
 #
 # ## What the shortcut does
 #
