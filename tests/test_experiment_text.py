@@ -19,7 +19,6 @@ choices_module, choices = experiment_fixtures("text_choices")
 
 
 NOT_YET = {  # (task, labels) -> ways that two cores have not reached: minutes a row
-    ("topics", 1000): ("TF-IDF", "TF-IDF, whole text", "frozen"),
     **dict.fromkeys((("topics", 25), ("topics", 100), ("topics", 500)), ("LP-FT", "LoRA", "combined")),
     ("sentiment", 100): ("full",),
     ("as it comes, 70 %", 2000): ("full",),
@@ -34,7 +33,7 @@ def reached(module):
 def test_the_table_holds_each_setting_that_was_reached_with_all_its_seeds_once_and_nothing_else(module, table):
     wanted = [key(setting, seed) for setting in reached(module) for seed in module.SEEDS]
     assert sorted(wanted) == sorted(tuple(r[c] for c in ("seed", "task", "labels", "way")) for r in table)
-    assert len({row["code"] for row in table}) <= 2  # 87 rows were made by both: 86 are the same, one differs in `val`
+    assert len({row["code"] for row in table}) <= 4  # what the cheap ways may choose grew; trained rows did not change
     for row in table:
         for part, n in TEXTS[row["task"]].items():
             right = float(row[part]) * n  # from a share with four digits

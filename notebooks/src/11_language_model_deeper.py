@@ -559,7 +559,7 @@ rows = [json.loads(line)["messages"] for line in lines if line.strip()]
 own, held = rows[:-HELD], rows[-HELD:]
 print(f"{len(own)} to learn from, {HELD} to judge by, such as", *held[0][-2:], sep="\n")
 assert not {m[-2]["content"] for m in own} & {m[-2]["content"] for m in held}
-assert OWN or {m[-1]["content"] for m in own[:10]} == {*CODES.values()}
+assert OWN or {m[-1]["content"] for m in own[:12]} == {*CODES.values()}
 
 # %% [markdown]
 # Two judges. What is **written**: did it end, has it the form, is it exact? And **likelihood**: is the right answer
@@ -599,7 +599,7 @@ def likelihood(model):
 
 
 # %% [markdown]
-# **Predict**: shown ten orders with their codes in its prompt, every code among them, the untouched model (a) writes
+# **Predict**: shown twelve orders with their codes in its prompt, every code among them, the untouched model (a) writes
 # the right code of most orders; (b) writes some code, often a wrong one; (c) writes none.
 #
 # Then LoRA in every matrix of the six upper layers, on what the 24 below gave once. Three proofs stand beside it: at
@@ -610,7 +610,7 @@ def likelihood(model):
 # %% tags=["varies"]
 mine = backbones.load_model("smollm2_135m")
 table = {"untouched": [*judged(written(mine)), likelihood(mine)]}
-table["ten rows shown"] = judged(written(mine, own[:10]))
+table["twelve rows shown"] = judged(written(mine, own[:12]))
 adaptation.freeze(mine)
 pairs = [chat.encode(tokenizer, m) for m in own]
 loader = nest_loader(NestSplit(*chat.collate(pairs)), batch_size=16)
@@ -655,13 +655,13 @@ for way, shares in table.items():
     print(f"{way:<18}" + "".join(f"{v:8.0%}" for v in shares))
 print(f"always the commonest answer: {often:.0%} exact")
 print(f"{HELD} of {HELD} right: the true share may still be {0.05 ** (1 / HELD):.0%}")
-assert OWN or table["LoRA, merged"][2] > max(often, table["ten rows shown"][2]) + 0.2
+assert OWN or table["LoRA, merged"][2] > max(often, table["twelve rows shown"][2]) + 0.2
 
 # %% [markdown]
-# **Read.** (b). Ten rows in the prompt give the form at once, but hardly what to look at: in the stored run it says one
-# code to every order, and is right as often as that code is asked for. (Three rows, or one of each code, did no better;
-# a larger model may.) Tuned on 48 rows, the model knows the codes, in orders from towns that it never met.
-# Held rows are few: the last line says how low the true share may be even if all of them are right (at 95 %).
+# **Read.** (b). Twelve rows in the prompt give the form at once, but hardly what to look at: it is right about as often
+# as one code for all would be. (Three rows, or one of each code, did no better; a larger model may.) Tuned on 48 rows,
+# the model knows the codes, in orders from towns that it never met. Held rows are few: the last line says how low the
+# true share may be even if all of them are right (at 95 %).
 #
 # From a file to a folder that others load, the best epoch kept: `python tools/sft.py FILE --out RUN`, then
 # `AutoModelForCausalLM.from_pretrained("RUN/model")`. Of `mine`, `backbones.export_model(mine, FOLDER)` writes one.

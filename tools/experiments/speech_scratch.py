@@ -19,7 +19,7 @@ from tools.experiments.speech import SPEAKERS, main
 from tools.experiments.speech_training import N
 from tools.experiments.speech_training import run as run
 
-SEEDS = range(3)
+SEEDS = range(5)
 WAYS = ("scratch, log frames", "scratch, same frames")
 
 

@@ -35,7 +35,7 @@ from sftlib.schedules import warmup_cosine
 from sftlib.training import Epoch, fit, predict
 from tools.experiments.speech import L2, SPEAKERS, Frames, chosen, labelled, main, mean, parts, scaled
 
-SEEDS = range(3)
+SEEDS = range(5)
 WAYS = ("fine-tuned", "LP-FT", "discriminative")
 N, BATCH, LR_G, CLIP, FACTOR = 10, 25, 3e-2, 3.0, 2.6
 STEPS, SCRATCH_STEPS = 80, 320  # updates; from scratch
