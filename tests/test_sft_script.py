@@ -217,7 +217,7 @@ BROKEN = {  # line -> the row, what is said of it
     2: ("{not json", "is no JSON"),
     3: ([1], "is a list: write an object"),
     4: ({"text": "x"}, 'has \'text\', not "messages", nor "prompt" and "completion"'),
-    5: ({"messages": []}, 'has \'messages\', not "messages"'),
+    5: ({"messages": []}, "has 'messages', not \"messages\""),
     6: ({"messages": [USER, {"role": "assistant"}]}, "message 1 is no"),
     7: ({"messages": [{"role": "bot", "content": "x"}, ANSWER]}, "has the role 'bot': use system, user, assistant"),
     8: ({"messages": [USER]}, "has no assistant's message"),

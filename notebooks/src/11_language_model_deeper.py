@@ -559,7 +559,6 @@ rows = [json.loads(line)["messages"] for line in lines if line.strip()]
 own, held = rows[:-HELD], rows[-HELD:]
 print(f"{len(own)} to learn from, {HELD} to judge by, such as", *held[0][-2:], sep="\n")
 assert not {m[-2]["content"] for m in own} & {m[-2]["content"] for m in held}
-assert OWN or {m[-1]["content"] for m in own[:12]} == {*CODES.values()}
 
 # %% [markdown]
 # Two judges. What is **written**: did it end, has it the form, is it exact? And **likelihood**: is the right answer
@@ -575,6 +574,9 @@ def written(model, examples=()):
     net, how = backbones.as_transformers(model), {"stop": STOP, "precision": BF16}
     ids = generation.written(net, asked, most=8, **how)
     return [tokenizer.decode(i) for i in ids]
+
+
+assert OWN or {m[-1]["content"] for m in own[:12]} == {*CODES.values()}
 
 
 def judged(said):

@@ -443,16 +443,15 @@ for where, of in {"made words": made, "which of the four men": speaker}.items():
 
 # %% [markdown]
 # **Read.** Fine-tuned, the network leads itself from scratch on every man, by 31 to 39 points at n = 10: so much the
-# voices were worth. (One draw at 5: by 2 to 43; at 50: by 18 to 38, but without theo, where training from scratch did
-# not fit its own sounds.) And yet reading can replace training: on two of four men a probe on h2's mean does as well as
-# fine-tuning, on the others it is 8 and 20 points behind. It leads *z* by 22 to 54, and six parts of h2 with random
-# weights by 8 to 15. With people *z* lies where random weights lie. LP-FT, whose g starts from *z*, where the words are
-# not, is behind on every man (whether that is why, we did not test). Who of the four men speaks, even plain frames tell
-# (91 %).
+# voices were worth. (One draw at 5: 2 to 43; at 50: 18 to 38, without theo, where the control did not fit its own
+# sounds.) And yet reading can replace training: on two of four men a probe on h2's mean does as well as fine-tuning, on
+# the others it is 8 and 20 points behind. It leads *z* by 22 to 54, and six parts of h2 with random weights by 8 to 15.
+# With people *z* lies where random weights lie. LP-FT, whose g starts from *z*, where the words are not, is behind on
+# every man (why, we did not test). Who speaks, even plain frames tell (91 %).
 #
 # The order of six parts counts in plain frames: sorted (which also parts values of one moment), they lose 2 to 16
-# points. In h2 it does not show: 2 points lost to 10 won; perhaps its states carry what came before. With people h2's
-# mean leads six plain parts on every man, by 13 to 20.
+# points. In h2 it does not show: 2 points lost to 10 won; perhaps its states carry what came before. Six plain parts
+# are behind h2's mean on every man, by 13 to 20.
 #
 # ## Play: your own voice
 #
