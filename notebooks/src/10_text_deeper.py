@@ -537,8 +537,7 @@ for _ in range(12):
         probe = linear_probe(few_z, few_y, num_classes=5, l2=l2)
         right = probe(z["test"]["layer6"]).argmax(1) == y["test"]
         accuracies.append(right.double().mean().item())
-for l2, accuracies in of.items():
-    print(f"l2 {l2:g}: {sum(accuracies) / 12:.3f}")
+print(*(f"l2 {l2:g}: {sum(v) / 12:.3f}" for l2, v in of.items()), sep="\n")
 pair = {"1e-7": of[1e-7], "1e-3": of[1e-3]}
 c = metrics.compare(pair, against="1e-3", unit="draws")[0]
 print(c)
