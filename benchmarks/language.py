@@ -21,8 +21,8 @@ round draws other rows.
    batches of 8; each one pass over the same rows in bfloat16, at its best rate. `exact`: share of 100 test reports
    whose answer is right word for word and ended, each token the likeliest after the right ones, as greedy writing
    gives.
-3. rates. Where those rates come from: three for each way, rows of a seed that is used nowhere else, the loss on
-   validation reports. What it finds stands above as CHOSEN.
+3. rates. Three for each way, on rows of a seed that is used nowhere else, by the loss on validation reports: is CHOSEN,
+   which part 2 takes, the best of them?
 
 Prints what each gave, from three rounds on the differences of the losses with their intervals, and, last, medians of
 the ratios over the rounds. Run it on a quiet machine.
