@@ -1,16 +1,47 @@
-"""For tests of tools/sft.py: a tiny language model with its tokenizer in a folder of Hugging Face's, and rows."""
+"""For tests of tools/sft.py: tiny language models with their tokenizer in a folder of Hugging Face's, and rows."""
 
 import json
 
+import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 COLOURS = ("red", "blue", "green")
+SIZES = {"vocab_size": 263, "bos_token_id": 256, "eos_token_id": 257, "pad_token_id": 258}
+MAKES = ("llama", "gpt2", "opt", "gemma2", "bloom")
+WORDS = ("--precision", "float32", "--max-tokens", "97", "--batch-size", "5", "--epochs", "3", "--seed", "3")
+WORDS += ("--lr", "0.02")
+
+
+def fixtures():
+    """-> fixtures (net, data): the folder of a model, and a file of 23 rows"""
+
+    @pytest.fixture(scope="module")
+    def net(tmp_path_factory):
+        return save_model(tmp_path_factory.mktemp("net"))
+
+    @pytest.fixture(scope="module")
+    def data(tmp_path_factory):
+        return write_rows(tmp_path_factory.mktemp("data") / "rows.jsonl", rows(23))
+
+    return net, data
 
 
 def letters():
@@ -45,6 +76,22 @@ def save_model(folder, *, tied=True, network=None):
     net.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def network(make, **more):
+    """A language model of one of MAKES with random weights and 5 layers; None stands for the Llama of save_model"""
+    if make == "gpt2":
+        return GPT2LMHeadModel(GPT2Config(n_embd=22, n_layer=5, n_head=2, n_positions=127, **SIZES, **more))
+    if make == "bloom":  # its layers give tuples
+        return BloomForCausalLM(BloomConfig(hidden_size=22, n_layer=5, n_head=2, **SIZES))
+    common = {"hidden_size": 22, "num_hidden_layers": 5, "num_attention_heads": 2, "max_position_embeddings": 127}
+    if make == "opt":
+        return OPTForCausalLM(OPTConfig(word_embed_proj_dim=22, ffn_dim=34, **common, **SIZES))
+    if make == "gemma2":  # scales its embeddings; every second layer sees 4 tokens only
+        cap = {"final_logit_softcapping": None} | more
+        common |= {"intermediate_size": 34, "head_dim": 14, "num_key_value_heads": 1, "sliding_window": 4}
+        return Gemma2ForCausalLM(Gemma2Config(**common, **cap, **SIZES))
+    return None
 
 
 def talk(i):

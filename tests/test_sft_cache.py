@@ -12,17 +12,7 @@ import torch
 from helpers import said
 from launching import torchrun
 from scripts import ROOT, ended, script, table
-from transformers import (
-    AutoModelForCausalLM,
-    BloomConfig,
-    BloomForCausalLM,
-    Gemma2Config,
-    Gemma2ForCausalLM,
-    GPT2Config,
-    GPT2LMHeadModel,
-    OPTConfig,
-    OPTForCausalLM,
-)
+from transformers import AutoModelForCausalLM
 
 from sftlib.backbones import load_language_model, load_model, smollm2
 from sftlib.datasets import chat
@@ -30,40 +20,11 @@ from sftlib.model import Model
 from sftlib.runtime import Group
 from tools import sft_cache
 
-SIZES = {"vocab_size": 263, "bos_token_id": 256, "eos_token_id": 257, "pad_token_id": 258}
-GEMMA = {"num_attention_heads": 2, "head_dim": 14, "num_key_value_heads": 1, "max_position_embeddings": 127}
-MADE = {
-    "llama": lambda: None,
-    "gpt2": lambda: GPT2LMHeadModel(GPT2Config(n_embd=22, n_layer=5, n_head=2, n_positions=127, **SIZES)),
-    "opt": lambda: OPTForCausalLM(
-        OPTConfig(
-            hidden_size=22, word_embed_proj_dim=22, ffn_dim=34, num_hidden_layers=5, num_attention_heads=2,
-            max_position_embeddings=127, **SIZES,
-        )
-    ),
-    # scales its embeddings; every second layer sees 4 tokens only
-    "gemma2": lambda: Gemma2ForCausalLM(
-        Gemma2Config(
-            hidden_size=22, intermediate_size=34, num_hidden_layers=5, sliding_window=4, final_logit_softcapping=None,
-            **GEMMA, **SIZES,
-        )
-    ),
-    # its layers give tuples
-    "bloom": lambda: BloomForCausalLM(BloomConfig(hidden_size=22, n_layer=5, n_head=2, **SIZES)),
-}  # fmt: skip
-WORDS = ("--precision", "float32", "--max-tokens", "97", "--batch-size", "5", "--epochs", "3", "--seed", "3")
-WORDS += ("--lr", "0.02", "--layers", "2")
+WORDS = (*talks.WORDS, "--layers", "2")
 KEPT = "is computed once and kept in memory"
 
 
-@pytest.fixture(scope="module")
-def net(tmp_path_factory):
-    return talks.save_model(tmp_path_factory.mktemp("net"))
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return talks.write_rows(tmp_path_factory.mktemp("data") / "rows.jsonl", talks.rows(23))
+net, data = talks.fixtures()
 
 
 @pytest.fixture(scope="module")
@@ -94,11 +55,13 @@ def assert_close_runs(out, other):
 # --- both halves ---------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module", params=[*MADE, "smollm2_135m"])
+@pytest.fixture(scope="module", params=[*talks.MAKES, "smollm2_135m"])
 def model(request, tmp_path_factory):
     torch.manual_seed(3)
-    if request.param in MADE:
-        return load_language_model(talks.save_model(tmp_path_factory.mktemp("net"), network=MADE[request.param]()))
+    if request.param in talks.MAKES:
+        return load_language_model(
+            talks.save_model(tmp_path_factory.mktemp("net"), network=talks.network(request.param))
+        )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(smollm2, "LAYERS", 5)
         return load_model("smollm2_135m", pretrained=False)
@@ -181,10 +144,10 @@ def test_memory_is_looked_at_before_a_container_fills_its_own(monkeypatch, tmp_p
 # --- runs ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("make", MADE)
+@pytest.mark.parametrize("make", talks.MAKES)
 def test_a_run_on_what_is_kept_is_the_run_that_computes_all_layers(make, data, tmp_path, capsys):
     torch.manual_seed(3)
-    net = talks.save_model(tmp_path / "net", network=MADE[make]())
+    net = talks.save_model(tmp_path / "net", network=talks.network(make))
     for name, more in (("kept", ()), ("anew", ("--cache-gb", "0"))):
         assert main(data, net, tmp_path / name, *more) == 0
     assert [KEPT in line for line in capsys.readouterr().out.splitlines() if "frozen" in line] == [True, False]
@@ -268,8 +231,7 @@ def test_what_learns_below_the_last_layers_keeps_them_from_being_kept(monkeypatc
 
 
 def test_dropout_of_layers_that_learn_does_not_count_as_a_difference(data, tmp_path, capsys):
-    network = GPT2LMHeadModel(GPT2Config(n_embd=22, n_layer=5, n_head=2, n_positions=127, resid_pdrop=0.5, **SIZES))
-    net = talks.save_model(tmp_path / "net", network=network)
+    net = talks.save_model(tmp_path / "net", network=talks.network("gpt2", resid_pdrop=0.5))
     main(data, net, tmp_path / "run", "--epochs", "1")
     assert KEPT in capsys.readouterr().out
 

@@ -8,13 +8,9 @@ from scripts import script
 
 from tools import sft_rows
 
-WORDS = ("--precision", "float32", "--max-tokens", "97", "--batch-size", "5", "--epochs", "1")
+WORDS = (*talks.WORDS, "--epochs", "1")
+net, _ = talks.fixtures()
 GOOD = [json.dumps(row) for row in talks.rows(7)]
-
-
-@pytest.fixture(scope="module")
-def net(tmp_path_factory):
-    return talks.save_model(tmp_path_factory.mktemp("net"))
 
 
 def row(*messages):

@@ -131,9 +131,11 @@ def _listed(row) -> list:
         if not isinstance(row["prompt"], str) or not isinstance(row["completion"], str):
             raise ValueError('has a "prompt" or "completion" that is no text: write two texts, or "messages"')
         return [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row["completion"]}]
-    if not isinstance(row.get("messages"), list) or not row["messages"]:
+    if "messages" not in row:
         got = ", ".join(map(repr, sorted(row)[:8])) or "nothing"
         raise ValueError(f'has {got}, not "messages", nor "prompt" and "completion": write a list of messages')
+    if not isinstance(row["messages"], list) or not row["messages"]:
+        raise ValueError('has "messages" that are no list, or an empty one: write a list of messages')
     return row["messages"]
 
 
