@@ -138,17 +138,44 @@ def test_exit_codes_pass_through(modules, tmp_path):
     assert modules[2].run(child("raise SystemExit(7)"), str(tmp_path)) == 7
 
 
+@pytest.fixture
+def in_front():
+    """Ctrl+C as in a terminal; a job in the background ignores it"""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
-def test_ctrl_c_waits_for_the_child_and_then_ends_an_installer_but_not_a_server(modules, tmp_path):
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores Ctrl+C
+def test_ctrl_c_waits_for_the_child_and_then_ends_an_installer_but_not_a_server(modules, tmp_path, in_front):
     handles = "import signal, os; signal.signal(signal.SIGINT, lambda *_: os._exit(3)); os.kill(os.getppid(), 2); "
     handles += "os.kill(os.getpid(), 2)"
-    try:
-        assert modules[2].run(child(handles), str(tmp_path), ctrl_c_ends=False) == 3
-        with pytest.raises(KeyboardInterrupt):
-            modules[2].run(child(handles), str(tmp_path))
-    finally:
-        signal.signal(signal.SIGINT, before)
+    assert modules[2].run(child(handles), str(tmp_path), ctrl_c_ends=False) == 3
+    with pytest.raises(KeyboardInterrupt):
+        modules[2].run(child(handles), str(tmp_path))
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_ctrl_c_between_a_childs_end_and_its_exit_code_loses_no_code(modules, tmp_path, in_front, monkeypatch):
+    waitpid = os.waitpid
+
+    def late(*of):
+        found = waitpid(*of)
+        os.kill(os.getpid(), signal.SIGINT)
+        return found
+
+    monkeypatch.setattr(os, "waitpid", late)
+    assert modules[2].run(child("raise SystemExit(7)"), str(tmp_path), ctrl_c_ends=False) == 7
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+@pytest.mark.parametrize("ignores", [True, False])
+def test_a_child_ignores_ctrl_c_where_its_parent_does(ignores, modules, tmp_path, in_front):
+    if ignores:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    code = "import signal; raise SystemExit(5 if signal.getsignal(2) == signal.SIG_IGN else 6)"
+    assert modules[2].run(child(code), str(tmp_path)) == (5 if ignores else 6)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")

@@ -63,28 +63,30 @@ def guarded(main, arguments):
 
 def run(command, cwd, ctrl_c_ends=True):
     """Run a command in sight, to its end -> exit code. Ctrl-C reaches the child by itself, and the child decides."""
-    stopped, children = [], []
-    previous = signal.signal(
-        signal.SIGTERM, lambda *_: (stopped.append("terminated"), [c.terminate() for c in children])
-    )
+    told, children = [], []
+
+    def note(number, _):  # raises nothing: an exception between the child's end and its exit code would lose the code
+        told.append(number)
+        for child in children if number == signal.SIGTERM else ():
+            child.terminate()
+
+    ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN  # as of a job in the background; the child's too
+    heard = [signal.SIGTERM] if ignored else [signal.SIGTERM, signal.SIGINT]
+    previous = {number: signal.signal(number, note) for number in heard}
     try:
         # close_fds: on POSIX an installer inherits the lock of `one_at_a_time`, so that it holds even when
         # this process is killed and the installer goes on alone.
         children.append(
             subprocess.Popen(command, cwd=cwd, close_fds=os.name == "nt", env=dict(os.environ, PYTHONUTF8="1"))
         )
-        while children[0].returncode is None:
-            try:
-                children[0].wait()
-            except KeyboardInterrupt:
-                stopped.extend(["interrupted"] if ctrl_c_ends else [])
+        code = children[0].wait()
     finally:
-        signal.signal(signal.SIGTERM, previous)
-    if "terminated" in stopped:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    if signal.SIGTERM in told:
         raise SystemExit(143)
-    if stopped:
+    if signal.SIGINT in told and ctrl_c_ends:
         raise KeyboardInterrupt
-    code = children[0].returncode
     return code if code >= 0 else 128 - code
 
 
