@@ -13,7 +13,7 @@ of the remarks instead of half, for 2,000 labels: the balanced ones are 1,072, t
 all test texts of the task, `balanced` the one on those of them that the balanced test part holds (elsewhere the same).
 
 What each way may choose is in WAYS: three or four rates of f, g's beside it; four weights λ of the cosine loss for
-"combined", at the rate of "fine-tuned"; ten or sixteen settings for those that cost next to nothing. Chosen by accuracy
+"combined", at the rate of "fine-tuned"; ten or twenty settings for those that cost next to nothing. Chosen by accuracy
 on the validation texts, the mean of two seeds that are not used again: those that cost nothing at each number of
 labels, here; the others at 100 labels, once for all: the experiment text_choices, which is run first. Then each seed
 (its own labelled texts, first weights of g, order of the batches, dropout) trains once, and the test texts are looked
@@ -63,7 +63,7 @@ RANK, ALPHA = 8, 16
 PARTS = ("train", "val", "test")
 PRECISION = Precision(torch.bfloat16)
 L2 = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.1, 1.0, 10.0, 100.0)
-C = (1.0, 10.0, 100.0, 1000.0)
+C = (1.0, 10.0, 100.0, 1000.0, 10000.0)
 WORDS = tuple(itertools.product(C, (1, 2), (False, True)))  # C, words in a row, logarithm of counts
 WAYS = {  # way -> what is tried
     "subject": ((),),
