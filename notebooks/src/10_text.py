@@ -233,7 +233,7 @@ assert differ[True] < 0.02 and differ[False] > differ[True] + 0.02
 
 # %% [markdown]
 # **Read.** Here the bug costs few points, which is why it lives long: no accuracy looks wrong, and yet one answer in
-# ten hangs on who shares the batch. With the mask, rounding is all that could differ. Answers that depend on the batch
+# nine hangs on who shares the batch. With the mask, rounding is all that could differ. Answers that depend on the batch
 # size of the *evaluation* are a bug, never a finding.
 #
 # ## The control: counting words
@@ -399,7 +399,7 @@ assert full.mean() > 0.65
 # ## The experiment: how many labels?
 #
 # Frozen *f* against words, and against an *f* that learns, five seeds, each with its own labelled texts. The probe's l2
-# (of ten) and the settings of the words (of sixteen) are chosen on validation at each number of labels, f's rate (of
+# (of ten) and the settings of the words (of twenty) are chosen on validation at each number of labels, f's rate (of
 # three or four) at 100, with two seeds that are not used again; test is looked at once. `python
 # tools/experiments/run.py text` makes the table. Differences are paired by seed; which ones are looked at, two
 # questions, was written down before the rows were run, and each is corrected for its planned number; two cores did not
