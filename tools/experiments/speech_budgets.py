@@ -15,7 +15,7 @@ if __name__ == "__main__":
 from tools.experiments.speech import SPEAKERS, main
 from tools.experiments.speech_training import run as run
 
-SEEDS = range(1)
+SEEDS = range(3)
 WAYS = ("fine-tuned", "scratch, log frames")
 
 
