@@ -160,25 +160,6 @@ def test_every_solution_turns_its_checker_green(path, monkeypatch):
 
 # ------------------------------------------------------------------------------------------- how long they are
 
-SECOND_EDITION = {  # held to their length and minutes; grows until it is all of them
-    "00_start_here",
-    "01_why_transfer",
-    "02_decoupling",
-    "03_combined_loss",
-    "04_gradient_update",
-    "05_freeze_or_fine_tune",
-    "09_bug_clinic",
-    "10_text",
-    "11_language_model",
-    "12_speech",
-    "13_detection",
-    "14_segmentation",
-    "15_your_own_pictures",
-    "06_training_on_a_gpu",
-    "07_which_pretrained_model",
-    "08_which_strategy",
-}
-
 
 def row(stem):
     """The README's row of a notebook"""
@@ -189,8 +170,6 @@ def row(stem):
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.stem)
 def test_a_notebook_is_as_long_as_it_says_and_no_longer_than_it_may_be(path):
     deeper = path.stem.endswith(source.DEEPER)
-    if not deeper and path.stem not in SECOND_EDITION:
-        pytest.skip("it has not reached its second edition")
     cells = source.read_source(path)
     assert list(source.too_long(cells, deeper=deeper)) == []
     assert f"| {source.length(cells).minutes} min |" in row(path.stem)
@@ -198,7 +177,7 @@ def test_a_notebook_is_as_long_as_it_says_and_no_longer_than_it_may_be(path):
 
 def test_every_deeper_notebook_has_the_one_that_it_continues():
     stems = {p.stem for p in SOURCES}
-    assert {s.removesuffix(source.DEEPER) for s in stems} | SECOND_EDITION <= stems
+    assert {s.removesuffix(source.DEEPER) for s in stems} <= stems
 
 
 def test_the_length_of_a_source_counts_what_a_learner_reads():
