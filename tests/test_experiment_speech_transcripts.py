@@ -40,6 +40,7 @@ def silent(monkeypatch):
 def test_the_tables_hold_every_seed_of_every_setting(module, table, rates, table_of_rates):
     assert_whole(module, table)
     assert_whole(rates, table_of_rates)
+    assert len({row["code"] for row in table}) == len({row["code"] for row in table_of_rates}) == 1
     for row in table:
         task = module.TASKS[row["units"]]
         most = {"constant": 0, "scratch": module.LONGER * task.steps, "fine-tuned": task.steps}

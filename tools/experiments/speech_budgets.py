@@ -15,8 +15,8 @@ if __name__ == "__main__":
 from tools.experiments.speech import SPEAKERS, main
 from tools.experiments.speech_training import run as run
 
-SEEDS = range(3)
-WAYS = ("fine-tuned", "scratch, log frames")
+SEEDS = range(5)
+WAYS = ("fine-tuned", "LP-FT", "discriminative", "scratch, log frames")
 
 
 def settings() -> list[dict]:
