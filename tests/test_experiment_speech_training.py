@@ -117,7 +117,7 @@ def test_the_pretrained_network_is_ahead_of_its_controls_on_every_man(scratch, t
     assert len(compared) == 4 * 3  # men x budgets
     for man, way, n in compared:
         ahead = [found[man, "fine-tuned", n][seed] - share for seed, share in found[man, way, n].items()]
-        assert sum(ahead) / len(ahead) > (0.2 if n == "10" else 0), (man, way, n)
+        assert sum(ahead) / len(ahead) > 0.2, (man, way, n)
 
 
 def test_on_power_without_a_logarithm_the_control_does_not_learn_its_own_sounds(table_of_rates):
