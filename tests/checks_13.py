@@ -231,6 +231,7 @@ WRONG = {
         (_over(lambda both, a, b: torch.maximum(a, b)), "not the larger"),
         (_over(lambda both, a, b: a + 0 * b), "not that of a"),
         (_over(lambda both, a, b: b + 0 * a), "not that of b"),
+        (_over(lambda both, a, b: (a + b - both).clamp(min=1)), "areas below 1 are areas too"),
         (lambda a, b: _parts(a, b)[0], "the area of the common part"),
         (lambda a, b: _iou(a, b).T, "rows are those of a"),
         (lambda a, b: 1 - _iou(a, b), "the distance"),

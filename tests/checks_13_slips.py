@@ -326,6 +326,7 @@ SLIPS = {
         (lambda a, b: 100 * _iou_where(a, b), "percent"),
         (lambda a, b: ops.generalized_box_iou(a, b).nan_to_num(), "generalised IoU"),
         (lambda a, b: _iou_where(a, b).round(), "rounded"),
+        (_iou(union=lambda both, a, b: a + b - both + 0.01), "a hundredth more below"),
     ],
     "13.anchors": [
         (_per_shape(lambda s, r: (s * r**0.5, s / r**0.5)), "width over height"),

@@ -38,6 +38,15 @@ def _keep_the_best(pairs, part):
     return {i for f in families for i in f - {max(f, key=lambda row: (ORDER.index(part[row]), -row))}}
 
 
+def _most_pairs_first(pairs, part):
+    left, gone = list(pairs), set()
+    while left:
+        rows = [i for pair in left for i in pair]
+        gone.add(max(rows, key=lambda row: (rows.count(row), -ORDER.index(part[row]))))
+        left = [pair for pair in left if not set(pair) & gone]
+    return gone
+
+
 def _as_list(pairs, part):
     return sorted(_by_rank(pairs, part), reverse=True)
 
@@ -93,7 +102,8 @@ RIGHT = {
         _loop_thresholds,
         _scattered,
     ],
-    "15.leave_out": [_by_rank, _keep_the_best, _as_list, _later, lambda a, b: np.array([*_by_rank(a, b)], dtype=int)],
+    "15.leave_out": [_by_rank, _keep_the_best, _as_list, _later, lambda a, b: np.array([*_by_rank(a, b)], dtype=int),
+                     _most_pairs_first, lambda pairs, part: _by_rank(pairs[::-1], part)],
     "15.class_weights": [
         lambda y, K: len(y) / (K * torch.bincount(y, minlength=K)),
         lambda y, K: y.numel() / K / torch.bincount(y).double(),
@@ -140,6 +150,7 @@ WRONG = {
         (lambda pairs, part: {i + 1 for i in _by_rank(pairs, part)}, "whole"),
         (lambda pairs, part: [part[i] for i in _by_rank(pairs, part)], "invalid literal"),
         (lambda pairs, part: len(pairs), "expected a set of row numbers"),
+        (lambda pairs, part: _by_rank([p for p in pairs if abs(p[0] - p[1]) == 1], part), "whole"),
         (
             lambda pairs, part: {min(p, key=lambda r: ("train", "val", "test").index(part[r])) for p in pairs},
             "every copy of one picture",
@@ -178,6 +189,7 @@ WRONG = {
         (lambda h, W, k: (m := h.mean(0).relu()) / m.max(), "by its weight"),
         (lambda h, W, k: (m := torch.einsum("c,chw->hw", W[k], h).relu()) / m.sum(), "not by the sum"),
         (lambda h, W, k: _cam(h, W, (k + 1) % len(W)), "another class"),
+        (lambda h, W, k: (m := torch.einsum("c,chw->hw", W[k], h).relu()) / m.max().clamp(min=1), "all are small, too"),
         (lambda h, W, k: (m := torch.einsum("c,chw->hw", W[k], h).relu()) / m.max(), "nothing speaks for the class"),
     ],
 }

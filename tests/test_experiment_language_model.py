@@ -90,7 +90,7 @@ def test_the_best_rate_of_each_way_has_a_worse_one_on_either_side(rates_module, 
 
 
 def test_examples_in_the_prompt_give_the_form_and_a_probe_names_as_many_topics_as_tuned_layers(table):
-    """So "nothing before" is a question of form: the untouched model, shown five examples, writes one of the words"""
+    """So "nothing before" is partly a question of form: shown five examples, the untouched model writes such a word"""
     assert min(of_topics(table, "form", "few-shot")["few-shot"]) > 0.5
     probe, tuned = of_topics(table, "exact", "linear probe", "top 6").values()
     assert len(probe) == len(tuned) == 3 and all(abs(a - b) < 0.1 for a, b in zip(probe, tuned, strict=True))

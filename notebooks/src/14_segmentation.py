@@ -252,9 +252,11 @@ assert inside(36, h, width) < 0.12
 #
 # $$L = L_g + \tfrac12 L_f \qquad L_g = \frac{\sum_i w_{y_i} \ell_i}{\sum_i w_{y_i}}$$
 #
-# summed over the pixels *i* that count (not 255), $\ell_i$ the cross-entropy of one, $w_k$ a **class weight**: 1, or
-# more for rare classes (Eigen and Fergus 2015). $L_f$ is the same of a small head's answer on the map of `stage3`. That
-# head learns, and is thrown away afterwards. Forget it in the optimizer, and *f* is pulled towards random answers.
+# summed over the pixels *i* that count (not 255), $\ell_i$ the cross-entropy of one, $w_k$ 1 or a **class weight**: the
+# median of the classes' numbers of pixels over that of class *k*, at most 10, so below 1 for common classes and above
+# it for rare ones (after Eigen and Fergus 2015, who count only pictures that hold the class). $L_f$ is the same of a
+# small head's answer on the map of `stage3`. That head learns, and is thrown away afterwards. Forget it in the
+# optimizer, and *f* is pulled towards random answers.
 #
 # A mean over pixels is no mean over pictures: cut a batch in two, and the parts must be weighed by their pixels, or by
 # their pixels' weights. `fit` and `evaluate` are told by `terms`, and check it.
@@ -273,8 +275,10 @@ def pixels_counted(y, weight=None):
 
 
 # %%
-# the median of the classes' pixels over each one's, at most 10
 weight = (pixels.double().median() / pixels.clamp(min=1)).clamp(max=10).float()
+print(", ".join(f"{name} {v:.2f}" for name, v in zip(CLASSES, weight, strict=True)))
+times = (weight.max() / weight.min()).item()
+print(f"a pixel of the rarest class counts {times:.0f} times one of the commonest")
 logits, y_some = g(z).detach(), y.clone()
 y_some[0, : H * 3 // 4] = IGNORED  # most of the first picture counts for nothing
 halves = (slice(0, 2), slice(2, 4))
@@ -394,8 +398,9 @@ assert low > 0 and iou(found[True].sum(0))[ROAD] > TRAPEZOID
 # ## More seeds
 #
 # One run is an anecdote. `data/results/segmentation.csv` has more, each with streets, order and first weights of its
-# own, all else as above. The rates were chosen on other streets (`segmentation_rates`, one seed). **Predict**
-# where two more ways come, *f* frozen and its two top stages trained: above all of *f*, between, or below scratch?
+# own, all else as above (but where *f* is frozen, no $L_f$: it would train its own head alone). The rates were chosen
+# on other streets (`segmentation_rates`, one seed). **Predict** where two more ways come, *f* frozen and its two top
+# stages trained: above all of *f*, between, or below scratch?
 
 
 # %%
@@ -413,6 +418,8 @@ for s in STRATEGIES:
     runs = [seeds("segmentation", name, strategy=s) for name in COLUMNS]
     print(f"{s:<12}" + "".join(f"{sum(run) / len(run):>14.3f}" for run in runs))
 ious = {s: seeds("segmentation", "mean_iou", strategy=s) for s in STRATEGIES}
+alone = seeds("segmentation_parts", "memory_mb", variant="no auxiliary loss")
+print(f"full without L_f: {sum(alone) / len(alone):.1f} MB")
 assert min(ious["frozen"]) > max(ious["scratch"])
 
 # %%
@@ -435,16 +442,16 @@ assert cost.high < -0.02 and round(-100 * cost.mean) == 7
 
 # %% [markdown]
 # **Read.** From scratch is behind by far more than the seeds differ: (c) was right. *f* frozen is a little behind all
-# of it by either measure, and takes half the memory; with its two top stages trained there is no difference *that we
-# can see*. Frozen, only a sixth of the time is saved: no gradient of *f* is computed, but its forward pass and all of
-# *g* are as before. Had photographs taught *f* nothing for drawings, it would have been level with its random twin;
-# and even frozen it is ahead of the twin that may learn, so what it knows matters, not only how well its weights are
-# scaled.
+# of it by either measure, and takes half the memory (a tenth of full's was $L_f$'s); with its two top stages trained
+# there is no difference *that we can see*. Frozen, only a sixth of the time is saved: no gradient of *f* is computed,
+# but its forward pass and all of *g* are as before. Had photographs taught *f* nothing for drawings, it would have been
+# level with its random twin; and even frozen it is ahead of the twin that may learn, so what it knows matters, not only
+# how well its weights are scaled.
 #
 # Of the parts, only the early map is worth something that we can see, by both measures. The rates that fit, much
 # as the picture above speaks for them, and the auxiliary loss, all good practice, make no difference that we can see
-# *here*. Nor do class weights (a rare class counts more in the loss, at most 10 times) in mean IoU, the measure that
-# they are meant for. Their price can be seen: of 100 pixels seven fewer are right. Who shows mean IoU alone hides it.
+# *here*. Nor do class weights in mean IoU, the measure that they are meant for. Their price can be seen: of 100 pixels
+# seven fewer are right, for the loss counts common classes less. Who shows mean IoU alone hides it.
 #
 # ## The edge
 #

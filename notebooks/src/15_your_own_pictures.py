@@ -9,7 +9,7 @@
 #
 # - find copies, unusable pictures and likely wrong labels before they spoil a result;
 # - choose a network and a strategy in the time that you have, and say how sure that choice is;
-# - hand over a model with its probabilities mended, its limits written down, and nothing else needed to run it.
+# - hand over a model with its probabilities checked, its limits written down, and nothing else needed to run it.
 #
 # The second cell of code is yours: name a `FOLDER`, run everything, and read on with your own pictures. Parts of it
 # called `train`, `val`, `test` are kept, what is missing is dealt out; other layouts are guessed, and how is said.
@@ -90,13 +90,14 @@ plt.show()
 if example:
     hits = planted.found([r.file for r in seen], [(r.file, r.other) for r in seen])
     print("of what was planted:", {k: f"{a} of {b}" for k, (a, b) in hits.items()})
+    print("flagged:", {k: sum(r.kind[:3] == k[:3] for r in seen) for k in hits})
     assert all(a >= 0.8 * b for a, b in hits.values())
     assert len(seen.of("copy", "copy in another part")) <= 2 * hits["copies"][1]
 
 # %% [markdown]
 # **Read.** (b), by argument; nothing here measures it. A broken file is a missing example, a dark one a poor example; a
 # copy across parts is a test that measures memory. Copies are found by comparing small grey versions, brightness taken
-# off and mirrored too, so saving again does not hide them.
+# off and mirrored too, so saving again does not hide them. Not all that is flagged was planted: look.
 #
 # Now the list of what stays: without the copies (of two in different classes, neither: one label is wrong, and nobody
 # said which), and what you left out above. It is a table `file,label`, which `image_folder.load(…, labels=…)` and
@@ -192,9 +193,9 @@ if example:
 #
 # What this course has measured about moving *f*'s last stage from the probe (LP-FT, notebook 08), for the number of
 # labels nearest to yours, on three tasks. `partial` does that. It is cheap, so it is tried unless the evidence is
-# against it. How sure is that advice? As sure as three other tasks can make it for a fourth; and there the rate was
-# chosen for each task, which is not done here. So the probe that training starts from stays in the race: unless
-# training lowers the validation loss, and gets no fewer right, the probe is kept.
+# against it. Three other tasks can advise a fourth only so far, and there the rate was chosen for each task, which is
+# not done here. So the probe that training starts from stays in the race: unless training lowers the validation loss,
+# and gets no fewer right, the probe is kept.
 
 # %%
 grid = results.read("strategy_grid")
@@ -215,6 +216,11 @@ print(f"visibly better on {helps}, worse on {harms} of 3; taken: {strategy}")
 # %% tags=["varies"]
 def batches(part, **settings):
     return loader(part, f.preprocess, batch_size=BATCH, **settings)
+
+
+def logits_of(network, part, mirrored=False):
+    turned = ((x.flip(-1) if mirrored else x, y) for x, y in batches(part))
+    return torch.cat([output for output, _ in predict(network, turned)]).clone()
 
 
 runtime.seed_everything(SEED)
@@ -249,8 +255,8 @@ display(panel)
 history = panel.run()
 
 # %%
-before, after = (evaluate(m, batches(data.val), task_loss=loss, terms=terms)
-                 for m in (start, model))  # fmt: skip
+how = {"task_loss": loss, "terms": terms, "precision": choice.precision}
+before, after = (evaluate(m, batches(data.val), **how) for m in (start, model))
 better = after["loss"] < before["loss"] and after["accuracy"] >= before["accuracy"]
 kept = "the trained model" if better else "the probe"
 if not better:
@@ -269,13 +275,7 @@ plt.show()
 # The test pictures, once. Controls: the majority, and the probe that it started from. And two looks at each picture,
 # one at its mirror image (*test-time augmentation*): twice the computing.
 
-
 # %% tags=["varies"]
-def logits_of(network, part, mirrored=False):
-    turned = ((x.flip(-1) if mirrored else x, y) for x, y in batches(part))
-    return torch.cat([output for output, _ in predict(network, turned)]).clone()
-
-
 test_logits = logits_of(model, data.test)
 p_test = {"model": test_logits.softmax(1)}
 p_test["probe"] = logits_of(start, data.test).softmax(1)
@@ -286,6 +286,8 @@ table = {n: (q.argmax(1) == truth).double() for n, q in p_test.items()}
 table["majority"] = (truth == majority).double()
 print({n: round(right.mean().item(), 3) for n, right in table.items()}, len(truth))
 score = metrics.bootstrap_interval(table["model"])
+said = f"{score.mean:.3f} [{score.low:.3f}, {score.high:.3f}] (95 %, bootstrap)"
+print("the model:", said)
 print(*(metrics.compare(table, against="model") if len(truth) > 9 else ()), sep="\n")
 assert not example or score.low > trivial
 
@@ -452,7 +454,6 @@ assert not example or (alike < 0.7 and inside > 1.4 * area)
 # files, with torchvision's resize, and with a careless one (nearest pixel, no middle square).
 
 # %%
-said = f"{score.mean:.3f} [{score.low:.3f}, {score.high:.3f}] (95 %, bootstrap)"
 about = card(
     "Own pictures", backbone=name, classes=data.classes, resize=SIDE, size=SIDE,
     counts={s: dict(zip(data.classes, c, strict=True)) for s, c in counts.items()},
@@ -542,9 +543,9 @@ check("15.thresholds", thresholds)
 # %% [markdown]
 # ### ★ Exercise 2: which copy goes?
 #
-# `pairs` are copies (i, j) of one picture, `part` says where each row lies: "train", "val" or "test". Complete
-# `leave_out`: rows such that no pair stays whole, no test row goes but for a copy in the test part, no row goes that is
-# in no pair, and of each picture one copy stays.
+# `pairs` are copies (i, j) of one picture, of three copies all three pairs; `part` says where each row lies: "train",
+# "val" or "test". Complete `leave_out`: rows such that no pair stays whole, no test row goes but for a copy in the test
+# part, no row goes that is in no pair, and of each picture one copy stays.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -553,7 +554,7 @@ check("15.thresholds", thresholds)
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# Three copies make three pairs: a pair of which one row is gone already needs nothing more.
+# A pair of which one row is gone already needs nothing more.
 #
 # </details>
 # <details><summary>Hint 3</summary>
@@ -686,13 +687,14 @@ check("15.activation_map", activation_map)
 # - Look first: copies across parts spoil a result, the other faults only an example.
 # - A probe on frozen features is the start, the judge of labels, and the one to beat.
 # - "No difference that we can see" chooses the cheaper one.
-# - One number mends the confidence on average; look again by what was said.
+# - One number can mend the confidence on average; few pictures hardly show the need. Look by what was said.
 # - A model is its weights *and* its way to the pixels: hand over both, with a card.
 #
 # **Limits.** The example is 480 pictures of one kind, one split, one seed; rates and sizes were set on it and on drawn
 # shapes, not tuned for your folder.
 #
 # **References.** Northcutt et al. 2021, *Confident learning*, arXiv 1911.00068, eq. 1 and 2. Guo et al. 2017, *On
-# calibration*, arXiv 1706.04599, section 4.2. Selvaraju et al. 2017, *Grad-CAM*, arXiv 1610.02391, eq. 1 and 2. Adebayo
-# et al. 2018, *Sanity checks for saliency maps*, arXiv 1810.03292. Mitchell et al. 2019, *Model cards*, arXiv
-# 1810.03993. Kumar et al. 2022, *LP-FT*, arXiv 2202.10054.
+# calibration*, arXiv 1706.04599, section 4.2. Platt 1999, *Probabilistic outputs for support vector machines*.
+# Selvaraju et al. 2017, *Grad-CAM*, arXiv 1610.02391, eq. 1 and 2. Adebayo et al. 2018, *Sanity checks for saliency
+# maps*, arXiv 1810.03292. Mitchell et al. 2019, *Model cards*, arXiv 1810.03993. Kumar et al. 2022, *LP-FT*, arXiv
+# 2202.10054.

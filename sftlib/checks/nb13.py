@@ -18,6 +18,7 @@ def _iou(answer):
         "boxes that lie apart in both directions": ([(0, 0, 2, 3), (1, 1, 4, 2)], [(10, 20, 13, 29)]),
         "boxes that share an edge": ([(0, 0, 2, 3)], [(2, 0, 5, 3), (0, 3, 2, 7)]),
         "a box and itself": ([(1, 2, 6, 13)], [(1, 2, 6, 13)]),
+        "boxes with areas below 1": ([(0.1, 0.2, 0.3, 0.6)], [(0.1, 0.2, 0.3, 0.6), (0.1, 0.3, 0.4, 0.8)]),
         "a small box in a large one": ([(0, 0, 10, 11)], [(2, 3, 4, 8)]),
         "no box and 3 boxes": (torch.zeros(0, 4), boxes_at_random(rand, 3)),
     }
@@ -64,6 +65,7 @@ def _iou_mistakes(a, b, want):
         (more / (area_a1[:, None] + area_b1[None] - more), "here a box ends at x2; + 1 belongs to pixels that count"),
         (both, "this is the area of the common part: divide by that of both together"),
         (1 - want, "this is the distance, 1 - IoU"),
+        (both / (sums - both).clamp(min=1), "areas below 1 are areas too: the least that you divide by must be tiny"),
         (want.T, "rows are those of a, columns those of b"),
     ]
     return [(value, mistake) for value, mistake in found if value.shape != want.shape or not _same(value, want)]

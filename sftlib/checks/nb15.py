@@ -52,9 +52,12 @@ def _leave_out(answer):
         ("three copies", [(0, 1), (0, 2), (1, 2)], ["train", "test", "train", "val"]),
         ("three copies, two in test", [(0, 1), (0, 2), (1, 2)], ["test", "train", "test"]),
         ("three copies, their pairs turned", [(1, 0), (0, 2), (2, 1)], ["train", "train", "train", "test"]),
-        ("a chain", [(0, 1), (1, 2), (3, 4)], ["train", "val", "test", "train", "test", "train"]),
+        ("three copies in three parts", [(0, 1), (0, 2), (1, 2), (3, 4)],
+         ["train", "val", "test", "train", "test", "train"]),
+        ("four copies, the pair of test and val first", [(2, 1), (1, 3), (0, 1), (0, 2), (3, 0), (2, 3)],
+         ["train", "val", "test", "val", "test"]),
         ("no copies", [], ["train", "val", "test"]),
-    )
+    )  # fmt: skip
     for named, pairs, part in cases:
         got = answer(list(pairs), list(part))
         try:
@@ -160,6 +163,8 @@ def _activation_map(answer):
         other = torch.einsum("c,chw->hw", W[(k + 1) % K], h).relu()
         known += [(other / other.max(), "this is the row of another class")] if other.max() > 0 else []
         expect(f"{C} channels, class {k} of {K}", answer(h.clone(), W.clone(), k), want, known=known)
+        known.append((raw.relu() / 10, "the largest value has to be 1 where all are small, too"))
+        expect("the same maps, a tenth as large", answer(h / 10, W.clone(), k), want, known=known)
     h, W = _draw(3, 2, 5, seed=20).abs() + 0.5, _draw(2, 3, seed=21).abs() + 0.5
     raw = torch.einsum("c,chw->hw", W[1], h)
     stretched = (raw - raw.min()) / (raw.max() - raw.min())
