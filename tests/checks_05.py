@@ -23,6 +23,11 @@ def _sftlib(parts, lr, factor):
     return param_groups(**geometric_rates({f"part{i}": part for i, part in enumerate(parts)}, lr=lr, factor=factor))
 
 
+def _asked_the_first(parts, lr, factor):
+    groups = _groups(parts, _powers(parts, lr, factor)[::-1])
+    return [group for group, part in zip(groups, parts, strict=True) if next(part.parameters()).requires_grad]
+
+
 def _one_each(parts, lr, factor):
     return [
         {"params": p, "lr": lr * factor ** (l + 1 - len(parts))}
@@ -103,6 +108,7 @@ WRONG = {
         ),
         (lambda parts, lr, factor: 2 * _loop(parts, lr, factor), "in two groups"),
         (lambda parts, lr, factor: _loop(parts[1:], lr, factor), "in no group"),
+        (_asked_the_first, "part 0 has parameters in no group; of a part some may learn"),
         (lambda parts, lr, factor: [{"params": parts[0].parameters()}], "expected 'params' and 'lr'"),
         (lambda parts, lr, factor: dict(enumerate(parts)), "expected a list of dicts"),
     ],

@@ -98,6 +98,9 @@ SLIPS = {
          "counts left out"),
         (_bt(count=lambda s, e, a: torch.zeros_like(s)), "counts 0"),
         (_bt(count=lambda s, e, a: s + e), "counts added"),
+        (_bt(count=lambda s, e, a: (s + e) // 2), "counts half way always"),
+        (lambda t0, t1, a: {k: ((1 - a) * v + a * t1[k]) if v.numel() > 1 else v.clone() for k, v in t0.items()},
+         "a weight of one number taken for a count"),
         (_bt(count=lambda s, e, a: s.clone().float()), "counts as floats"),
         (_bt(keep=lambda name: "running" not in name), "statistics left out"),
         (lambda t0, t1, a: {k: v.clone() if "running" in k or not v.is_floating_point() else (1 - a) * v + a * t1[k]
@@ -118,6 +121,7 @@ SLIPS = {
         (_mg(scale=lambda alpha, A, B: alpha / len(A) ** 0.5), "root of r"),
         (_mg(scale=lambda alpha, A, B: alpha / A.shape[1]), "r is C_in"),
         (_mg(scale=lambda alpha, A, B: alpha / B.shape[0]), "r is C_out"),
+        (_mg(scale=lambda alpha, A, B: alpha / torch.linalg.matrix_rank(A.flatten(1)).item()), "the rank of A"),
         (_mg(scale=lambda alpha, A, B: alpha // len(A)), "whole numbers"),
         (_mg(base=lambda W: 0), "delta only"),
         (_mg(sign=-1), "subtracted"),

@@ -135,6 +135,7 @@ SLIPS = {
         (_gr(params=lambda part: [p.detach().clone() for p in _open(part)]), "copies"),
         (_gr(params=lambda part: [p for p in part.parameters(recurse=False) if p.requires_grad]), "outermost only"),
         (_last_frozen, "partly frozen left out"),
+        (_gr(params=lambda part: _open(part) if next(part.parameters()).requires_grad else []), "the first one asked"),
         (_reversed_in_place, "list turned round"),
         (_unfrozen, "all opened"),
         (lambda parts, lr, factor: [g["params"] for g in _groups(parts, lr, factor)], "no rates"),

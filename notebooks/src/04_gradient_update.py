@@ -370,10 +370,11 @@ kappa = sharpest(network)
 limit = 2 / kappa
 walks = {share: walk(share * limit) for share in SHARES}
 print(f"largest curvature at the start {kappa:.0f}, so the limit is α = {limit:.5f}")
-for share in (0.5, 0.9, 2, 3):
+for share in (0.5, 0.9, 1.1, 1.5, 2, 3, 5, 10, 20):
     loss, model = walks[share]
     print(f"{share} of it: loss {loss[0]:.2f}, at most {loss.max():.2f}, last "
-          f"{loss[-1]:.3f}; curvature at the end {sharpest(model):.0f}")  # fmt: skip
+          f"{loss[-1]:.3f}; curvature at the end {sharpest(model):.0f}, "
+          f"2/α {kappa / share:.0f}")  # fmt: skip
 calm = [share for share in SHARES if share < 1]
 assert all(np.diff(walks[share][0]).max() < 1e-3 for share in calm)
 assert walks[3][0].max() > walks[3][0][0] + 0.1 and walks[3][0][-1] < walks[0.5][0][-1]
@@ -397,13 +398,13 @@ ax.legend(fontsize=9, loc="upper left", bbox_to_anchor=(0, 0.93))
 plt.show()
 
 # %% [markdown]
-# **Read.** (b). Up to the limit the loss falls at every step, and the more α, the lower it ends. Above the limit it
-# first *climbs*, as the bowl says. Then, as no bowl can, it comes down again, and up to some five times the limit it
-# ends lower than any from below. The printed curvature says why: the network was thrown to a flatter place, and ends
-# near the curvature 2/α that its α allows: that of the start, divided by the share (the *catapult*: Lewkowycz et al.
-# 2020). Only somewhere above twenty times the limit nothing is left: *not a number*, or a dead network that says the
-# same of every picture. So the limit says when a step is too long *here*; and "here" moves. (Elsewhere, see *Going
-# deeper*, there may be no way back.)
+# **Read.** (b). Up to the limit the loss falls at every step, and the more α, the lower it ends. From 1.5 times the
+# limit (not at 1.1) it first *climbs*, as the bowl says. Then, as no bowl can, it comes down again, and up to some five
+# times the limit it ends lower than any from below. The printed curvature says why: the network was thrown to a flatter
+# place, in our run half to twice the 2/α that its α allows (the *catapult*: Lewkowycz et al. 2020). Only somewhere
+# above twenty times the limit nothing is left: *not a number*, or a dead network that says the same of every picture.
+# So the limit says when a step is too long *here*; and "here" moves. (Elsewhere, see *Going deeper*, there may be no
+# way back.)
 #
 
 # %% [markdown]

@@ -463,11 +463,11 @@ plt.show()
 assert loss.max() > loss[0] > loss[-1] and curvature[1:6].min() < allowed < curvature[0]
 
 # %% [markdown]
-# **Read.** From the untuned network, the curvature jumps to and fro with the loss, and within a few steps it is far
-# lower than at the start; then the loss falls calmly, and the curvature *climbs* again, to the line 2/α that this α
-# allows and a little past it. (What notebook 04 prints at the end is one moment of that.) What comes next is exercise
-# 4. In our run the tuned network, at twice its own limit, found no flatter place and ended as *not a number*; neither
-# end is a law.
+# **Read.** From the untuned network, the curvature jumps to and fro, low where the loss is high, and within a few steps
+# it is far lower than at the start; then the loss falls calmly, and the curvature *climbs* again, to the line 2/α that
+# this α allows and a little past it. (What notebook 04 prints at the end is one moment of that.) What comes next is
+# exercise 4. In our run the tuned network, at twice its own limit, found no flatter place and ended as *not a number*;
+# neither end is a law.
 #
 # ## One gradient a picture
 #

@@ -239,15 +239,18 @@ def loop(read, steps=3):
 
 # the work without the learning
 optimizer.param_groups[0]["lr"] = optimizer.param_groups[1]["lr"] = 0.0
-took = {read: seconds(lambda read=read: loop(read)) for read in (True, False)}
+took = {True: [], False: []}
+for _ in range(5):  # in turns: what else runs here meets both
+    for read in took:
+        took[read].append(seconds(lambda read=read: loop(read), times=1)[1])
 for read, spent in took.items():
-    most, middle, least = (3 * BATCH / s for s in spent)
+    most, middle, least = (3 * BATCH / sorted(spent)[i] for i in (0, 2, 4))
     print(f"{where}: {middle:.0f} ({least:.0f} to {most:.0f}) pictures/s, {read = }")
-assert took[False][1] < 3 * took[True][1] and (where.type != "cpu" or took[True][1] < 9)
+assert where.type != "cpu" or 0.5 < sorted(took[True])[2] / sorted(took[False])[2] < 2
 
 # %% [markdown]
 # **Read.** On a CPU (c): host and device are the same processor, and `.item()` has nothing to wait for. Brackets: the
-# slowest and the fastest of three loops, after one that warms up. Elsewhere the smaller of *h* and *d* is the limit.
+# slowest and the fastest of five loops, in turns. Elsewhere the smaller of *h* and *d* is the limit.
 #
 # ## The same from `sftlib`
 #
@@ -342,20 +345,23 @@ assert abs(history["lr"][JUMP[0]] / history["lr"][0] - JOLT) < 1e-3
 fig, axes = plt.subplots(1, 2, figsize=(9, 3.2))
 panel.plot(axes)
 plt.show()
-before = sum(history["loss"][JUMP[0] - 5 : JUMP[0]]) / 5
-worst = max(history["loss"][JUMP[0] :])
+loss, control = history["loss"], training.History(train())
+before, worst = sum(loss[JUMP[0] - 5 : JUMP[0]]) / 5, max(loss[JUMP[0] :])
 print(f"mean loss of the five steps before {before:.2f}, largest after {worst:.2f}")
-control = training.History(train()).epochs[-1].val["accuracy"]
-jolted = history["val_accuracy"][-1]
-print(f"validation at the end: jolted {jolted:.3f}, without a jolt {control:.3f}; ")
-print(f"always {cells.classes[0]!r}: {base:.3f}")
+other, right = [s.loss for s in control.steps], control.epochs[-1].val["accuracy"]
+runs = {"jolted": (loss, history["val_accuracy"][-1]), "control": (other, right)}
+for name, (losses, right) in runs.items():
+    last = sum(losses[-10:]) / 10
+    print(f"{name}: mean loss of the last ten {last:.2f}, validation {right:.3f}")
+share = part.labels.bincount() / len(part)
+print(f"a constant: loss {-(share * share.log()).sum():.2f}, validation {base:.3f}")
 assert worst > before
 
 # %% [markdown]
-# **Read.** (b), or (c) for who drives faster still. The jump comes one step late: the loss of a step is that *before*
-# its update. Compare the last two lines: two steps that long can spoil much of what a million photographs had taught
-# *f*, while the loss comes back and looks healthy. One seed proves neither size nor cause. `history["lr"]`, the rate of
-# every step, tells whether the slider reached the optimizer.
+# **Read.** (b), or (c) for who drives faster still; and (e). The jump comes one step late: the loss of a step is that
+# *before* its update. Then it falls back to where it was, about that of a constant answer, while the control's went on
+# falling: only beside the control does one see it. Whether *f* or *g* is spoilt is not measured, and one seed proves no
+# size. `history["lr"]`, the rate of every step, tells whether the slider reached the optimizer.
 #
 # ## By hand 3: a batch in parts
 #

@@ -184,8 +184,9 @@ assert rates[f"fit, {choice.precision}"][1] > 0.5 * rates["plain loop"][1]
 # %% [markdown]
 # **Read.** The median of three runs over four batches, after one that warms up; brackets: the slowest and the fastest.
 # Factors within that spread show nothing. What `fit` saves, sending and waiting for losses, hardly exists on a CPU; on
-# a GPU it must be measured. For the arithmetic compare the three lines above: the first two differ by the layout only,
-# the last two by bf16. If plain float32 is chosen, none of them is faster on your processor for this network: an answer
+# a GPU it must be measured. For the arithmetic compare the three lines of `measure_precision`, one cell earlier: the
+# first two differ by the layout only, the last two by bf16. They are single numbers without a spread: trust large
+# differences only. If plain float32 is chosen, none of them is faster on your processor for this network: an answer
 # too. (`benchmarks/gpu.py` does this with care: against the tutorial, timm's step, and a loop without data.)
 
 # %% [markdown]
@@ -212,8 +213,8 @@ assert not recorded or losses[-1] < losses[0]
 # $$T + \text{steps}\cdot b < \text{steps}\cdot a \quad\Longleftrightarrow\quad
 # \text{steps} > \frac{T}{a - b}\qquad(a > b\text{; else never})$$
 #
-# As an example, ResNet-50 answering at 224 pixels on two processor cores with AMX, measured once for this course: 48
-# pictures a second without, 120 with, after 19 seconds of compiling.
+# As an example, ResNet-50 answering at 224 pixels on two processor cores with AMX: 48 pictures a second without, 120
+# with, after 19 seconds of compiling. (A note of one run; no table holds it.)
 
 # %%
 T, a, b = 19.0, 1 / 48, 1 / 120  # seconds; a picture is a step here
@@ -232,9 +233,9 @@ plt.show()
 assert 0 <= numbers[T + numbers * b < numbers * a][0] - pays_after < 100
 
 # %% [markdown]
-# A quick notebook never gets there. Compiled *training* of SqueezeNet on the same machine was half as fast as without.
-# timm's published table for an RTX 4090 shows a median factor of 1.6 for *answering* (results/benchmark-*.csv of
-# huggingface/pytorch-image-models); of training it says nothing. The full profile measures your own.
+# A quick notebook never gets there. What compiling brings for *answering* on an RTX 4090, timm publishes (of
+# huggingface/pytorch-image-models, results/benchmark-infer-amp-nchw-pt240-cu124-rtx4090.csv beside …-dynamo.csv);
+# *training* may gain less, or lose. The full profile measures your own.
 
 # %%
 if size.name == "full":
@@ -401,9 +402,10 @@ assert [len(phases) for phases in drawn] == [8, 8]
 # %% [markdown]
 # **Read.** Convolutions should be on top, backward more than forward, each called exactly as often as there are
 # convolutions: that *is* the work. Now look for what is not. On the CPUs that we tried, `max_pool2d` stands among the
-# first, though it multiplies nothing: it compares neighbours that lie far apart in memory. In the right column the
-# channels lie side by side, and it takes a fraction of that. (A table from a busy machine is itself only half true: run
-# it twice. In the drawing white stands for operations of other kinds, not for waiting.)
+# first, though it multiplies nothing: in this layout PyTorch's code compares one number after the other. In the right
+# column the channels lie side by side; there it compares many at once, and takes a fraction of that. (A table from a
+# busy machine is itself only half true: run it twice. In the drawing white stands for operations of other kinds, not
+# for waiting.)
 #
 # Signs of waste: `aten::copy_` or `aten::to` near the top (data is moved or converted again and again), `aten::item`
 # (somebody reads), thousands of calls of tiny operations, and on a GPU gaps in the row of its kernels.

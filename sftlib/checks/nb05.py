@@ -107,7 +107,8 @@ def _geometric_groups(answer):
     cases = ((5, 0.03, 2.6, None), (3, 0.1, 2.0, None), (4, 0.1, 3.0, 1), (3, 0.2, 2.0, 0), (3, 0.2, 5.0, 2))
     for n, lr, factor, frozen in cases:
         parts = [nn.Linear(2 + i, 3) for i in range(n - 1)] + [nn.Sequential(nn.Linear(3, 5), nn.Linear(5, 2))]
-        parts[n - 2].bias.requires_grad_(False)  # a part of which something learns
+        parts[n - 2].bias.requires_grad_(False)  # parts of which something learns
+        parts[0].weight.requires_grad_(False)
         if frozen is not None:
             parts[frozen].requires_grad_(False)
         groups = answer(list(parts), lr, factor)
@@ -154,7 +155,9 @@ def _rates_found(groups, parts, what):
         held = any(id(p) in rate for p in part.parameters() if not p.requires_grad)
         require(not held, f"{what}: the optimizer holds a frozen parameter; leave out what requires no gradient")
         rates = {rate.get(id(p)) for p in part.parameters() if p.requires_grad}
-        require(None not in rates, f"{what}: part {i} has parameters in no group")
+        learns = [p.requires_grad for p in part.parameters()]
+        hint = "" if all(learns) else "; of a part some may learn and some not: ask each parameter"
+        require(None not in rates, f"{what}: part {i} has parameters in no group{hint}")
         require(len(rates) < 2, f"{what}: part {i} has several rates, {rates}; one part learns at one rate")
         found.append(*rates or {float("nan")})
     return torch.tensor(found, dtype=torch.float64)
