@@ -493,7 +493,7 @@ plt.show()
 # So each strategy alone, by **rank correlation** (1: the order of the setting is the order of the accuracies): with
 # every setting, and with rate × g / f × epochs, how far *g* is driven. The control is shuffled again: the largest that
 # any of the five reaches, in size, in 1,000 shuffles. **Predict**: will *full* exceed it? And LP-FT, whose *g* is
-# fitted already? (a) Both, (b) *full* alone, (c) neither.
+# fitted already? (a) Both, (b) *full* alone, (c) LP-FT alone, or neither.
 
 
 # %%
@@ -535,10 +535,11 @@ for what in ("sound", "unguided"):
 
 # %% [markdown]
 # (b): in *full* accuracy rises with the product, far beyond what chance gave, also in the trials that TPE did not guide
-# (*unguided*: no earlier score had a say in them); of the single settings, with the rate of *f*. In LP-FT nothing is
-# visible among the sound ones. The index looked at one setting at a time, over both strategies, and missed it: look at
-# the picture first. (The product was thought of after a look at these very trials: a guess for the next search.) "What
-# matters" is a statement about the range that was searched and about what counts as a result.
+# (*unguided*: no earlier score had a say in them). Of the single settings the rate of *f* is beyond chance in all sound
+# trials, the epochs in the unguided ones. In LP-FT nothing is visible among the sound ones. The index looked at one
+# setting at a time, over both strategies, and missed it: look at the picture first. (The product was thought of after a
+# look at these very trials: a guess for the next search.) "What matters" is a statement about the range that was
+# searched and about what counts as a result.
 #
 # ## How good is that, compared with what is published?
 #
