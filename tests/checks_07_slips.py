@@ -65,6 +65,11 @@ def _six(scores, digits=6, largest=lambda s: np.abs(s).max()):
     return np.round(scores / largest(scores), digits) if np.any(scores) else scores
 
 
+def _to_lowest(scores, relative=0.0, absolute=0.0):
+    near = np.isclose(scores[:, None], scores, rtol=relative, atol=absolute * np.abs(scores).max())
+    return np.where(near, scores, np.inf).min(1)
+
+
 def _merged(scores):
     """Near ones take the value of the lowest of them"""
     scores, near = np.array(scores, dtype=float), 1e-6 * np.abs(scores).max()
@@ -100,7 +105,8 @@ RIGHT = {
         _lo(similarity=lambda u: -torch.cdist(u.double(), u.double(), compute_mode="donot_use_mm_for_euclid_dist")),
     ],
     "07.ties": [
-        _ta(), _ta(equal=_merged), _ta(equal=_levels), lambda s, t: float(np.nan_to_num(_tau(s, t, test_scores=False))),
+        _ta(), _ta(equal=_merged), _ta(equal=_levels), _ta(equal=lambda s: _to_lowest(s, absolute=1e-6)),
+        lambda s, t: float(np.nan_to_num(_tau(s, t, test_scores=False))),
         _ta(tau=lambda t, s: weightedtau(list(s), list(t))[0]),
     ],
 }  # fmt: skip
@@ -146,6 +152,8 @@ SLIPS = {
         (_lo(pick=lambda s: s.topk(2, 1).indices[:, 1]), "the second"),
         (_lo(pick=lambda s: s.argmin(1), diagonal=math.inf), "the least similar"),
         (_majority_of(3), "three neighbours"),
+        (_lo(similarity=lambda u: (u @ u.T).masked_fill(u @ u.T > 1 - 1e-6, -math.inf)), "no duplicates"),
+        (_lo(similarity=lambda u: (u @ u.T).masked_fill(torch.cdist(u, u) < 1e-3, -1)), "duplicates far away"),
         (_lo(end=lambda r, y: r.sum()), "a count"),
         (_lo(end=lambda r, y: 1 - r.double().mean()), "errors"),
         (_lo(end=lambda r, y: torch.stack([r[y == k].double().mean() for k in y.unique()]).mean()), "balanced"),
@@ -165,6 +173,10 @@ SLIPS = {
         (_ta(equal=lambda s: _six(s, largest=lambda s: s.max())), "signed largest"),
         (_ta(equal=lambda s: np.round(s / np.abs(s).max(), 6)), "0 divided by 0"),
         (_ta(equal=lambda s: _six(s, largest=np.ptp)), "of the range"),
+        (_ta(equal=lambda s: _six(s, largest=lambda s: np.abs(s).sum())), "of the sum"),
+        (_ta(equal=lambda s: _six(s, largest=np.linalg.norm)), "of the length"),
+        (_ta(equal=lambda s: np.array([float(f"{v:.6g}") for v in s])), "six significant digits"),
+        (_ta(equal=lambda s: _to_lowest(s, relative=1e-6)), "of the two compared"),
         (_ta(equal=lambda s: _six(s, largest=lambda s: np.abs(s).min() or 1)), "of the smallest"),
         (_ta(constant=np.nan), "nan"), (_ta(constant=1.0), "1 for constant"), (_ta(constant=-1.0), "-1"),
         (_ta(test_scores=False), "constant scores"), (_ta(test_truth=False), "constant truth"),

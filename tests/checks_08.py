@@ -36,6 +36,15 @@ def _own_error(accuracy, cost):
     return torch.where(near, cost, math.inf).argmin()
 
 
+def _error_of(error):
+    def choose(accuracy, cost):
+        mean = accuracy.mean(1)
+        near = mean >= mean.max() - error(accuracy[mean.argmax()])
+        return torch.where(near, cost, math.inf).argmin()
+
+    return choose
+
+
 def _of_medians(accuracy, cost):
     median, best = accuracy.median(1).values, accuracy.median(1).values.argmax()
     near = median >= median[best] - accuracy[best].std() / accuracy.shape[1] ** 0.5
@@ -72,6 +81,9 @@ WRONG = {
         (_own_error, "the best mean"),
         (_worst_within, "got strategy"),
         (_of_medians, "its *mean* is"),
+        (_error_of(lambda best: best.std() / math.sqrt(len(best) - 1)), "not by √(seeds − 1)"),
+        (_error_of(lambda best: (best - best.mean()).abs().mean() / math.sqrt(len(best))), "too small"),
+        (_error_of(lambda best: best.mean() * best.std() / math.sqrt(len(best))), "accuracies as they are"),
         (lambda accuracy, cost: accuracy.mean(1), "expected the index"),
         (lambda accuracy, cost: 7, "from 0 to"),
     ],

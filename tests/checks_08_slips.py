@@ -81,6 +81,7 @@ RIGHT = {
         lambda accuracy, cost: torch.tensor(_choose(accuracy, cost)),
         lambda accuracy, cost: np.int64(_choose(accuracy, cost)),
         _ch(error=lambda a, b: a[b].var().div(a.shape[1]).sqrt()),
+        _ch(error=lambda a, b: a[b].std(correction=0) / math.sqrt(a.shape[1] - 1)),
     ],
     "08.honest": [
         lambda val, test: (int(val.argmax()), test[val.argmax()]),
@@ -120,6 +121,9 @@ SLIPS = {
         (_ch(error=lambda a, b: a[b].std() / math.sqrt(len(a))), "root of the strategies"),
         (_ch(error=lambda a, b: a[b].std() / math.sqrt(5)), "five seeds"),
         (_ch(error=lambda a, b: a[b].var() / math.sqrt(a.shape[1])), "variance"),
+        (_ch(error=lambda a, b: a[b].std() / math.sqrt(a.shape[1] - 1)), "root of n − 1, twice"),
+        (_ch(error=lambda a, b: (a[b] - a[b].mean()).abs().mean() / math.sqrt(a.shape[1])), "mean absolute deviation"),
+        (_ch(error=lambda a, b: a[b].mean() * a[b].std() / math.sqrt(a.shape[1])), "a share of the best mean"),
         (_ch(error=lambda a, b: 2 * a[b].std() / math.sqrt(a.shape[1])), "two errors"),
         (_ch(error=lambda a, b: a.std() / math.sqrt(a.shape[1])), "deviation of all"),
         (_ch(error=lambda a, b: a.std(1).mean() / math.sqrt(a.shape[1])), "mean deviation"),

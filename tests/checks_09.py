@@ -123,6 +123,24 @@ def _all_to_train(model, loader):
     return share
 
 
+def _children_alone(model, loader):
+    modes = [(m, m.training) for m in (model, *model.children())]
+    share = evaluate_of(model, loader, restore=False)
+    model.training = modes[0][1]
+    for m, was in modes[1:]:
+        m.train(was)
+    return share
+
+
+def _module_by_module(model, loader):
+    """Modes set back from the outermost module inwards: what is inside has the last word"""
+    modes = {name: m.training for name, m in model.named_modules()}
+    share = evaluate_of(model, loader, restore=False)
+    for name, was in modes.items():
+        model.get_submodule(name).train(was)
+    return share
+
+
 def _unfrozen_after(model, loader):
     """Without gradients, by switching them off and on: what was frozen learns afterwards"""
     model.requires_grad_(False)
@@ -188,7 +206,7 @@ RIGHT = {
     "09.optimizer": [
         optimizer_of, _added, lambda model, loss, lr: optimizer_of(model, loss, lr, kind=AdamW), _named,
     ],
-    "09.evaluate": [evaluate_of, _joined, _of_a_copy],
+    "09.evaluate": [evaluate_of, _joined, _of_a_copy, _module_by_module],
     "09.step": [step_of, _by_hand],
     "09.labels": [labels_of, _rows],
 }  # fmt: skip
@@ -224,6 +242,7 @@ WRONG = {
         (lambda m, loader: evaluate_of(m, loader, share=_mean_of_means), "averages the batch means"),
         (lambda m, loader: evaluate_of(m, loader, restore=False), "another mode than before"),
         (_all_to_train, "another mode than before"),
+        (_children_alone, "another mode than before"),
         (_unfrozen_after, "requires_grad"),
         (lambda m, loader: evaluate_of(m, loader, share=lambda r, n: sum(r)), "divide by how many"),
         (lambda m, loader: evaluate_of(m, loader, share=lambda r, n: 100 * sum(r) / sum(n)), "percent"),

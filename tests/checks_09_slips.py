@@ -212,6 +212,16 @@ def _back_to_train(model, loader):
     return share
 
 
+def _of_the_children(model, loader):
+    was = [m.training for m in model.children()]
+    model.eval()
+    share = _counted(model, loader)
+    model.train()
+    for m, mode in zip(model.children(), was, strict=True):
+        m.train(mode)
+    return share
+
+
 def _early_return(model, loader):
     for x, y in loader:
         return _counted(model, [(x, y)])
@@ -397,6 +407,7 @@ SLIPS = {
         (_ev(grad=True), "gradients on"),
         (_ev(keep=False), "left in eval mode"),
         (_back_to_train, "everything set to train"),
+        (_of_the_children, "the children's modes alone"),
         (_ev(share=lambda r, n: sum(a / b for a, b in zip(r, n, strict=True)) / len(n)), "mean of means"),
         (_ev(share=lambda r, n: sum(r)), "number of right ones"),
         (_ev(share=lambda r, n: 100 * sum(r) / sum(n)), "percent"),

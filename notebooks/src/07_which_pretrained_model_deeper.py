@@ -113,16 +113,18 @@ for score in (selection.leep, selection.nce):
 bound = (joint * conditional.clamp(min=1e-300).log()).sum().item()
 print(f"LEEP {by_hand:.3f} ≥ -H(Y|S) {bound:.3f} ≥ -H(Y) {nothing:.3f}")
 assert by_hand >= bound >= nothing
-occur = len(head.argmax(1).unique())
+pictures = head.argmax(1).unique(return_counts=True)[1]  # of each class that occurs
+occur = len(pictures)
 expected = (K - 1) * (occur - 1) / (2 * N)
-print(
-    f"{occur} source classes occur: credit of NCE by chance about {expected:.3f}, ",
-    end="",
-)
+print(f"{occur} source classes occur: credit of NCE by chance about {expected:.3f}, ")
 print(f"mean of 50 shuffles {credit['nce']:.3f}")
+print(f"{(pictures == 1).sum()} of the classes hold one picture")
 assert abs(credit["nce"] / expected - 1) < 0.35
 
 # %% [markdown]
+# It is somewhat more, for the χ² is rough where a class is small: one that holds a single picture always "knows" its
+# label, and adds H(Y)/N, here 0.62/N, where the formula counts 0.5/N.
+#
 # So by chance alone a head that spreads the pictures over many classes gets more than one with two classes. Compare
 # scores of different heads only after the mean over some shuffles is taken off each (exercise 3).
 #
@@ -249,13 +251,20 @@ assert right["Lite0, random"] < right["SqueezeNet"]
 
 
 # %%
-def by_chance(z):
-    """z (N, D) -> the mean of the regularized H-score over all shuffles"""
+def spectrum(z):
+    """z (N, D) -> variances of its directions, falling; ρ; floor ρ λ̄ / (1 − ρ)"""
     z = z.double() - z.double().mean(0)
     rho = float(ledoit_wolf_shrinkage(z.numpy(), assume_centered=True))
-    variance = (1 - rho) * torch.linalg.svdvals(z) ** 2 / len(z)
-    r = variance / (variance + rho * z.square().mean())
-    return r.sum().item() / (len(z) - 1)
+    floor = rho * z.square().mean() / (1 - rho)
+    return torch.linalg.svdvals(z) ** 2 / len(z), rho, floor
+
+
+def by_chance(z):
+    """z (N, D) -> the mean of the regularized H-score over all shuffles"""
+    variance, _, floor = spectrum(z)
+    return (variance / (variance + floor)).sum().item() / (
+        len(z) - 1
+    )  # r = λ / (λ + floor)
 
 
 # %% tags=["varies"]
@@ -301,14 +310,35 @@ print(
 )
 print(f"SqueezeNet, its 512: {true['SqueezeNet']:.3f}")
 assert min(fewer) > true["SqueezeNet"]
+lead, kept = (h - true["SqueezeNet"] for h in (true["Lite0, random"], np.mean(fewer)))
+print(f"its lead of {lead:.2f} falls to {kept:.2f}")
 adjusted = {name: (true[name] - chance[name]) / (1 - chance[name]) for name in z}
 print("adjusted:", ", ".join(f"{name} {value:.2f}" for name, value in adjusted.items()))
 assert min(adjusted["SqueezeNet"], adjusted["Lite0"]) > adjusted["Lite0, random"] + 0.03
 
 # %% [markdown]
-# Not the number of features: with as many as SqueezeNet, Lite0's random weights are still ahead of it. What counts is
-# how evenly z varies over its directions, which Σ r measures. With that taken off, both trained networks stand above
-# both random ones.
+# The number of features is a part of it: with as many as SqueezeNet, the lead of Lite0's random weights is about half
+# as large, but it is there. What else? $r_i$ compares $\lambda_i$ with a **floor**: it is above ½ where
+# $\lambda_i > \rho\bar\lambda/(1-\rho)$. How many directions stand above theirs? And is it evenness: which share of the
+# variance lies along the first?
+
+# %% tags=["varies"]
+above, first = {}, {}
+for name, values in z.items():
+    variance, rho, floor = spectrum(values)
+    above[name] = (variance > floor).sum().item()
+    first[name] = (variance[0] / variance.sum()).item()
+    print(
+        f"{name:<19} ρ {rho:.3f}; above the floor {above[name]:>3} of {N - 1}", end=""
+    )
+    print(f"; along the first direction {first[name]:.0%} of the variance")
+assert above["Lite0, random"] > above["SqueezeNet"] + 50
+assert first["Lite0, random"] > first["SqueezeNet"] + 0.2
+
+# %% [markdown]
+# Not evenness: Lite0's random features vary mostly along one direction. But their ρ is small and their features are
+# many, so the floor is low, and nearly all directions stand above it, of SqueezeNet's about half. Σ r counts these.
+# With it taken off, both trained networks stand above both random ones.
 #
 # ## Exercises
 #

@@ -79,6 +79,9 @@ def _leave_one_out(answer):
     z = torch.stack([angles.cos(), angles.sin()]).T  # not contiguous
     known = [(1.0, why), (0.0, "a negative cosine is not 0: some are nearer than others")]
     expect("three pictures that point away", answer(z.clone(), torch.tensor([0, 1, 1])), 1 / 3, known=known)
+    z = torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.1, 1.0]])  # the first two have one direction
+    known = [(0.0, "a duplicate is another picture: exclude the diagonal, not every similarity of 1")]
+    expect("three pictures, two of one direction", answer(z.clone(), torch.tensor([0, 0, 1])), 2 / 3, known=known)
 
 
 def _share(y, similarity):
@@ -126,5 +129,21 @@ def _ties(answer):
                weightedtau(truth, far).statistic, known=[
             (tied, "scores that differ by more than a millionth of the largest are not equal"),
         ])  # fmt: skip
+    _of_the_largest(answer, truth)
     expect("negative scores", answer(-apart, truth.copy()), turned)
     expect("truth constant", answer(apart.copy(), np.full(5, 0.5)), 0.0)
+
+
+def _of_the_largest(answer, truth):
+    """Scores whose ties depend on what a millionth is taken of"""
+    small = np.array([1.0, 1e-7, 3e-7, 2e-7, 0.5])
+    expect("three that are near to 0", answer(small.copy(), truth.copy()),
+           weightedtau(truth, np.array([2, 0, 0, 0, 1])).statistic, known=[
+        (weightedtau(truth, small).statistic, "a millionth *of the largest*, not of the two that are compared"),
+    ])  # fmt: skip
+    many = np.linspace(0.9, 0.3, 11)
+    steps = 1 - 2e-6 * np.array([3, 0, 5, 1, 8, 10, 2, 6, 4, 9, 7])
+    expect("eleven, 2 millionths apart", answer(steps.copy(), many.copy()), weightedtau(many, steps).statistic, known=[
+        (weightedtau(many, np.round(steps / size, 6)).statistic, f"divide by the largest, not by the {what}")
+        for what, size in (("sum", steps.sum()), ("length (the root of the sum of squares)", np.linalg.norm(steps)))
+    ])  # fmt: skip

@@ -40,6 +40,12 @@ def _one_standard_error(answer):
         reasons.setdefault(want + 1, "strategies are counted from 0, as argmin does")
         why = reasons.get(got, "not the cheapest of those that are near enough to the best")
         require(got == want, f"{why} ({name}: got strategy {got}, expected another)")
+    rows = torch.stack([0.80 + noise, 0.7915 + 0.1 * noise, 0.789 + 0.1 * noise])
+    got = _index(answer(rows, torch.tensor([9.0, 3.0, 1.0], dtype=torch.float64)), 3)
+    reasons = {0: "this standard error is too small: it is the deviation over √seeds, of accuracies as they are",
+               2: "this standard error is too large: divide the deviation by √seeds, not by √(seeds − 1)"}  # fmt: skip
+    why = f"of two that are 0.0085 and 0.011 below, standard error 0.010, the first is near: got strategy {got}"
+    require(got == 1, f"{reasons.get(got)} ({why})")
     for name, rows, costs, want in _telling_shapes():
         got = _index(answer(rows.clone(), torch.tensor(costs, dtype=torch.float64)), len(costs))
         require(got == want, f"not the cheapest of those that are near enough to the best ({name}: got strategy {got}, "

@@ -136,9 +136,10 @@ def _evaluate(answer):
     """model, loader -> the share of right answers as the model will be used; all modes as they were"""
     for sizes, seed in (((7, 7, 3), 0), ((5, 2), 1), ((11,), 2)):
         torch.manual_seed(seed)
-        model = nn.Sequential(nn.Linear(5, 7), nn.BatchNorm1d(7), nn.ReLU(), nn.Dropout(0.5), nn.Linear(7, 3))
-        model[1].running_mean += torch.randn(7)
-        model[0].requires_grad_(False).eval()  # a frozen part: shall stay so
+        f = nn.Sequential(nn.Linear(5, 7), nn.BatchNorm1d(7))
+        model = nn.Sequential(f, nn.ReLU(), nn.Dropout(0.5), nn.Linear(7, 3))
+        f[1].running_mean += torch.randn(7)
+        f[seed % 2].requires_grad_(False).eval()  # a frozen part, within one that is not: shall stay so
         batches = [(torch.randn(n, 5), torch.arange(n) % 3) for n in sizes]
         modes = [m.training for m in model.modules()]
         known, want = faulty_shares(model, batches), share_right(model, batches)
