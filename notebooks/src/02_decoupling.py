@@ -47,7 +47,7 @@ L2 = 1e-2  # weight decay of all linear probes, not tuned
 # ## Look at the data: one set of pictures, two questions
 #
 # The solar cells of notebook 00 (Deitsch et al. 2019, arXiv 1807.02894). Each picture has two labels: is the cell
-# **defective**, and is it cut from one crystal (**mono**) or many (**poly**)? Two tasks, so one *f* could serve both.
+# **defective**, and is it cut from one crystal (**mono**) or many (**poly**)?
 # Nothing is chosen today, so there is no validation part.
 
 # %%
@@ -103,7 +103,7 @@ print("the uncut network in train mode, twice:", twice)
 # difference means that something was left out (here, the flattening). In train mode a *dropout* layer sets random
 # entries to zero, so the uncut network does not even equal *itself*.
 #
-# *z* need not be a list of numbers: the first weights of *g* are a convolution's here, so *z* is a map, 512 channels of 13 × 13.
+# *z* need not be a list of numbers: *g* holds a convolution here, so *z* is a map, 512 channels of 13 × 13.
 #
 # ## The same from `sftlib`
 #
@@ -124,7 +124,7 @@ with torch.inference_mode():
 # %% [markdown]
 # ## Any model: six networks, the same two names
 #
-# `Model(backbone, head)` does nothing but `head(backbone(x))`. Do the two names hold for awkward models too?
+# `Model(backbone, head)` does nothing but `head(backbone(x))`.
 #
 # A text enters as *tokens*, whole numbers that stand for words: x is (N, T). Each token is looked up as a vector (an
 # *embedding*). A **GRU** then reads from left to right and updates a summary at each token. A **Transformer** lets
@@ -412,11 +412,11 @@ for cut, width in zip(CUTS[2:], WIDTHS[2:], strict=True):  # 64, as the stem has
     some = torch.randperm(width, generator=torch.Generator().manual_seed(SEED))[:64]
     Z[f"64 of {cut}"] = Z[cut][:, some]
 found = {name: {k: hits(z, y) for k, z in Z.items()} for name, y in labels.items()}
-tables = (CUTS, "stage4"), (("stem", *list(Z)[len(CUTS) :]), "64 of stage4")
-seen = {}
-for (name, by_cut), (some, top) in itertools.product(found.items(), tables):
+narrow, seen = ("stem", *(f"64 of {cut}" for cut in CUTS[2:])), {}
+tables = ((CUTS, "stage4"), (narrow, "64 of stage4"))  # alike in width: the second
+for (name, by_cut), (few, top) in itertools.product(found.items(), tables):
     print(f"{name:<10}{by_cut[top].double().mean():>7.1%}   {top}")
-    some = {k: by_cut[k] for k in some}
+    some = {k: by_cut[k] for k in few}
     for c in metrics.compare(some, against=top, comparisons=18):
         print(f"{name:<10}{by_cut[c.first].double().mean():>7.1%}   {c}")
         seen[name, c.first, top] = c.interval
@@ -440,10 +440,10 @@ plt.show()
 # %% [markdown]
 # **Read.** (c). For both, the stem is visibly below the top, and from stage 1 on there is *no difference from the top
 # that we can see*. That is not "as good": for defects, the interval of stage 1 leaves room for a loss of three points,
-# that of stage 2 for a gain of more. But the higher, the wider: the stem hands over 64 numbers, the top 512. With 64
-# each (one draw), on the defects the top is no better than the stem that we could see, and stages 1 and 2 are visibly
-# *better*: width had hidden a best depth in the middle. (*x* is the mean brightness alone: no better than the constant answer on the cell type, far
-# better on the defects.) A curve that rises to the very top would have refuted (c).
+# that of stage 2 for a gain of more. But higher cuts are wider: the stem hands over 64 numbers, the top 512. With 64
+# each (one draw), we see no difference between top and stem on the defects, and stages 1 (by a hair) and 2 are visibly
+# *better*: width had hidden that the middle is. (*x* is the mean brightness alone: no better than the constant answer
+# on the cell type, far better on the defects.) A curve that rises to the very top would have refuted (c).
 #
 # ## Where it breaks
 #
@@ -702,8 +702,9 @@ check("02.features", features)
 # - The top need not be the best cut; compare cuts of equal width. The preprocessing belongs to *f*.
 #
 # **Limits.** One data set of 2,223 certain pictures, one pretrained *f*, small pictures, probes with one fixed weight
-# decay. The intervals hold the noise of the pictures, not that of other training pictures; cells of one solar module
-# lie in several parts, some of them near-twins (notebook 01). Each cut's 64 numbers are one draw. To *choose* a cut, compare on a validation part. Multiply-adds are not seconds.
+# decay. The intervals hold the noise of the pictures, not that of other training pictures; cells of one solar module,
+# some of them near-twins (notebook 01), lie in several parts. To *choose* a cut, compare on a validation part.
+# Multiply-adds are not seconds.
 #
 # **References.** Deitsch et al. 2019, arXiv 1807.02894 (data). Yosinski et al. 2014 (which stages transfer), arXiv
 # 1411.1792. Alain and Bengio 2016 (probes), arXiv 1610.01644. Ren et al. 2015 (Faster R-CNN), arXiv 1506.01497. Chen et
