@@ -61,6 +61,14 @@ def _lengths_held(z, y, prototypes):  # apart after the checker's steps, though 
     return losses.cosine_prototype(z, y, prototypes) + (prototypes.norm(dim=1) - 1).pow(2).mean()
 
 
+def _centred_and_repelled(z, y, prototypes):  # nearest to their own as the loss sees them, around their mean
+    return losses.cosine_prototype(z - z.mean(0), y, prototypes) + losses.prototype_repulsion(prototypes)
+
+
+def _seen_from_their_mean(z, y, prototypes):  # in one place they have no direction, and cosine_prototype refuses them
+    return losses.cosine_prototype(z, y, prototypes - prototypes.mean(0))
+
+
 def _outdone(z, y, prototypes):
     cosines = F.normalize(z, dim=1) @ F.normalize(prototypes, dim=1).T
     lead = cosines.gather(1, y[:, None]) - cosines
@@ -75,7 +83,14 @@ def _simplex_by_cholesky(K):
 
 RIGHT = {
     "03.cosine_gradient": [_gradient, _gradient_by_matrix, _gradient_by_autograd],
-    "03.no_collapse": [_repelled, _repelled_by_hand, _softmax_of_cosines, _outdone],
+    "03.no_collapse": [
+        _repelled,
+        _repelled_by_hand,
+        _softmax_of_cosines,
+        _outdone,
+        _centred_and_repelled,
+        _seen_from_their_mean,
+    ],
     "03.simplex": [
         lambda K: F.normalize(torch.eye(K) - 1 / K, dim=1),
         lambda K: losses.simplex_prototypes(K, K + 3),
@@ -98,6 +113,7 @@ WRONG = {
     "03.no_collapse": [
         (_pull_only, "have collapsed"),
         (_push_only, "do not follow"),
+        (lambda z, y, p: _centred_and_repelled(z.detach(), y, p) + 0 * z.sum(), "do not follow"),
         (_lengths_held, "all features and prototypes in one place"),
         (_attracted, "have collapsed"),
         (lambda z, y, prototypes: _repelled(z, y, prototypes).detach(), "no gradient"),

@@ -126,7 +126,7 @@ for name, part in (("train", cells.train), ("val", cells.val), ("test", cells.te
 # ## The two halves
 #
 # *f* is SqueezeNet 1.1, a small network trained on ImageNet: 1.28 million photographs of 1,000 things (animals, tools,
-# vehicles, food), no solar cell among them. Its own classifier, which knows those 1,000 things, is left out. In its
+# vehicles, food), with no class of solar cells. Its own classifier, which knows those 1,000 things, is left out. In its
 # place comes a new *g*: one linear layer with random weights.
 
 
@@ -233,7 +233,7 @@ def train(lr_f=LR_F, lr_g=LR_G):
 # **Predict.** After three passes over the training pictures (in the quick profile), how many of the validation pictures
 # will be right?
 #
-# (a) As many as with the trivial baseline: ImageNet has no solar cells. (b) Between 75 and 90 %. (c) 99 %.
+# (a) As many as with the trivial baseline: ImageNet has no class of solar cells. (b) Between 75 and 90 %. (c) 99 %.
 #
 # The cell trains once. After that, the panel is yours: **Start** begins again from the pretrained weights, **Stop**
 # ends the run after the step it is in. Loss is what training makes small; accuracy is what you wanted.
@@ -419,8 +419,8 @@ check("00.accuracy", accuracy)
 # - Compare with the trivial baseline first. Look at validation while you train, at test once.
 # - A learning rate too large destroys a network in a few steps; a good loop says so.
 # - Limits of what you saw: one data set without its 401 doubtful pictures, one network, one seed, 334 test pictures
-#   (with cells of the modules trained on), and rates that were not tuned. A difference of two points between two such
-#   runs means nothing.
+#   (with cells of the modules trained on, even near-twins: notebook 01), and rates that were not tuned. A difference of
+#   two points between two such runs means nothing.
 #
 # **References.** Deitsch et al. 2019, *Automatic classification of defective photovoltaic module cells in
 # electroluminescence images*, Solar Energy 185, arXiv 1807.02894. Iandola et al. 2016, *SqueezeNet*, arXiv 1602.07360.

@@ -6,8 +6,8 @@
 #
 # $$L = L_g(g(f(x)), y) + \lambda\, L_f(f(x), y)$$
 #
-# First the loss that works. Then an article that meant it and wrote something else: its twenty lines fail in seven
-# ways. Last, whether any of it helps.
+# First the loss that works. Then a colleague's loop that means it and says something else: its twenty lines fail in
+# seven ways. Last, whether any of it helps.
 #
 # Afterwards you can
 #
@@ -51,7 +51,7 @@ STEPS = 400  # updates of the small experiments
 # ## Look at the data
 #
 # The solar cells of notebook 00 (Deitsch et al. 2019, arXiv 1807.02894), defective or not. Where three classes show
-# more than two, we take *whole mono*, *whole poly* (cells cut from one crystal or from many) and *defective*.
+# more, we take *whole mono*, *whole poly* (cells cut from one crystal or from many) and *defective*.
 
 # %%
 cells = solar_cells.load(size=SIDE, seed=SEED)
@@ -129,7 +129,8 @@ for name, other in (("autograd", by_autograd), ("finite differences", by_differe
 assert ((by_formula * z).sum(1).abs() < 1e-12).all()  # orthogonal to z
 
 # %% [markdown]
-# Where does the gradient vanish? **Predict**: only at θ = 0, or also elsewhere?
+# **Predict.** A picture points *exactly the wrong way*. Its push is (a) the strongest of all, (b) as strong as at a
+# right angle, (c) none.
 
 # %%
 theta = torch.linspace(0, math.pi, 181, dtype=torch.float64)
@@ -149,10 +150,10 @@ plt.show()
 assert torch.allclose(n, theta.sin(), atol=1e-9)
 
 # %% [markdown]
-# **Read.** Also at 180°: a picture that points *exactly the wrong way gets no push at all*, and one near it hardly any.
-# And the gradient of three times longer features is a third as long. A step on z itself is orthogonal to z, so it can
-# only make z longer (Pythagoras again), and the angle turns ever more slowly. So **the cosine loss needs its own
-# learning rate**.
+# **Read.** (c): a picture that points *exactly the wrong way gets no push at all*, and one near it hardly any. And
+# the gradient of three times longer features is a third as long. A step on z itself is orthogonal to z, so it can only
+# make z longer (Pythagoras again), and the angle turns ever more slowly. So **the cosine loss needs its own learning
+# rate**.
 #
 # ## A floor for features after a ReLU
 #
@@ -195,21 +196,22 @@ print({k: round(v[-1], 3) for k, v in history.items()}, f"floor {floor:.3f}")
 assert abs(history["after a ReLU"][-1] - floor) < 0.01 > history["may be negative"][-1]
 
 # %% [markdown]
-# So from here on f ends with a fixed operation, `Standardise`: each feature minus its mean, divided by its deviation
-# (measured once, on the labelled pictures). $L_f$ acts on *centred* z, which may point anywhere. And the directions are
-# fixed: a **simplex**, K directions as far apart as K can be, with all cosines −1/(K−1).
+# So in the experiment below f ends with a fixed operation, `Standardise`: each feature minus its mean, divided by its
+# deviation (measured once, on the labelled pictures). $L_f$ acts on *centred* z, which may point anywhere. And the
+# directions are fixed: a **simplex**, K directions as far apart as K can be, with all cosines −1/(K−1).
 #
 # ## Directions that learn need something that pushes
 #
-# Could the directions be learned too? The loss rewards agreement of z with its own μ. If all features and all μ fall
-# onto *one* direction, it is 0, perfect, and useless. We train a projection to two numbers, with learned μ, without and
-# with a *repulsion*: the mean of $(\cos + \frac1{K-1})^2$ over pairs of directions, which draws their cosines to
-# −1/(K−1) from above and from below.
+# Could the directions be learned too? If all features and all μ fall onto *one* direction, the loss is 0, perfect, and
+# useless. We train a projection to two numbers, with learned μ, on features as they leave the ReLU: they share most of
+# their direction, so one for all is within reach. (Centred ones sum to zero: they cannot all point one way.) Without
+# and with a *repulsion*: the mean of $(\cos + \frac1{K-1})^2$ over pairs of directions, which draws their cosines to
+# −1/(K−1).
 
 
 # %%
 def learn_directions(repulsion):
-    """-> last cosine loss, largest cosine between two learned directions"""
+    """-> last cosine loss, largest cosine of two directions, share nearest its own"""
     gen, z = torch.Generator().manual_seed(SEED), F.normalize(raw)
     P = (0.1 * torch.randn(2, 512, generator=gen)).requires_grad_()
     loss = losses.LearnedPrototypes(3, 2, repulsion=repulsion, generator=gen)
@@ -218,27 +220,29 @@ def learn_directions(repulsion):
         optimizer.zero_grad()
         loss(z @ P.T, y3).backward()
         optimizer.step()
-    mu = F.normalize(loss.prototypes.detach(), dim=1)
+    mu, u = F.normalize(loss.prototypes.detach(), dim=1), z @ P.detach().T
     closest = (mu @ mu.T - 2 * torch.eye(3)).max().item()
-    return losses.cosine_prototype(z @ P.detach().T, y3, mu).item(), closest
+    nearest = ((u @ mu.T).argmax(1) == y3).double().mean().item()
+    return losses.cosine_prototype(u, y3, mu).item(), closest, nearest
 
 
 # %% tags=["varies"]
 found = {name: learn_directions(r) for name, r in (("without", 0.0), ("with", 1.0))}
-for name, (value, closest) in found.items():
-    print(f"{name:<8} repulsion: L_f {value:.3f}, closest two: cosine {closest:+.3f}")
+for name, (value, closest, nearest) in found.items():
+    print(f"{name:<8} repulsion: L_f {value:.3f}, closest two: cosine {closest:+.3f},")
+    print(f"{'':<8} {nearest:.0%} of the pictures are nearest to the μ of their class")
 assert found["without"][0] < found["with"][0]
+assert found["without"][2] < found["with"][2] - 0.05
 assert found["without"][1] > 0.95 > 0 > found["with"][1]
 
 # %% [markdown]
-# The smaller loss belongs to the useless solution.
+# The smaller loss belongs to the worse directions: hardly apart, and fewer pictures are nearest to their own.
 #
-# ## The article's loss, as published
+# ## The loss, written wrong
 #
-# The code below does what the article's does, line by line: a ResNet-50 without its last layer as extractor, frozen; a
-# new linear classifier; $L_f = 1 - $ cosine similarity of features and *labels*; SGD on the classifier. Two changes: a
-# loader is supplied, and the weights are random, which changes no shape. **Predict.** How many of its five steps go
-# wrong: features, outputs, two losses, backward?
+# A colleague's loop: a ResNet-50 without its last layer as extractor, frozen; a new linear classifier; $L_f = 1 - $
+# cosine similarity of features and *labels*; SGD on the classifier. (Ours are the import of `F`, the loader, and random
+# weights, which change no shape.) **Predict.** Which of the lines (a) to (e) raise, and which is wrong in silence?
 
 # %%
 runtime.seed_everything(SEED)
@@ -258,28 +262,28 @@ optimizer = torch.optim.SGD(classifier.parameters(), lr=0.001)
 
 
 # %% tags=["raises-exception"]
-def train_as_published():
+def train_as_written():
     for inputs, labels in dataloader:
-        features = feature_extractor(inputs)
-        feature_loss = 1 - F.cosine_similarity(features, labels)
-        outputs = classifier(features)
-        classification_loss = criterion(outputs, labels)
+        features = feature_extractor(inputs)  # (a)
+        feature_loss = 1 - F.cosine_similarity(features, labels)  # (b)
+        outputs = classifier(features)  # (c)
+        classification_loss = criterion(outputs, labels)  # (d)
         total_loss = feature_loss + classification_loss
         optimizer.zero_grad()
-        total_loss.backward()
+        total_loss.backward()  # (e)
         optimizer.step()
 
 
-train_as_published()
+train_as_written()
 
 # %% [markdown]
 # **Failure 1, a missing import** (`F`): one line mends it. **Failure 2, shapes**, this message. The extractor ends with
 # a pooling that leaves maps of one pixel: (N, D, 1, 1), not (N, D). `nn.Linear` works on the last axis, finds length 1,
-# and stops. The line *before* it has gone wrong and said nothing.
+# and stops.
 #
-# **Failure 3, a silent broadcast.** Four pictures, four labels, and *sixteen* losses. Tensors of unequal shape are
-# *broadcast*: aligned at their last axes, and repeated where one has length 1. So every picture is compared with every
-# label, its neighbours' included. By hand: a label y stands for the vector (y, y, …, y).
+# **Failure 3, a silent broadcast**, a line before. Four pictures, four labels, and *sixteen* losses. Tensors of unequal
+# shape are *broadcast*: aligned at their last axes, and repeated where one has length 1. So every picture is compared
+# with every label. By hand: a label y stands for the vector (y, y, …, y).
 
 # %%
 inputs, labels = dataloader[0]
@@ -296,9 +300,9 @@ assert torch.allclose(by_hand, feature_loss[:, 0], atol=1e-4)
 
 # %% [markdown]
 # A column for each label: 1 wherever the label is 0, nearly one constant wherever it is 1. **Failure 4**: with
-# flattened features, (N, D) against (N,), it stops, unless the sizes happen to fit; then it runs without a word and is
-# wrong. **Failure 5, no scalar**: a loss of shape (N, 1, N) cannot be sent backward; `.mean()` would make one number.
-# **Failure 6, labels are not directions**: a class number is a name, and the loss reads it as an amount.
+# flattened features, (N, D) against (N,), it stops, unless the sizes happen to fit; then it runs, and is wrong.
+# **Failure 5, no scalar**: a loss of shape (N, 1, N) cannot be sent backward. **Failure 6, labels are not directions**:
+# a class number is a name, and the loss reads it as an amount.
 
 # %%
 for n in (4, 1, 2048):
@@ -316,6 +320,8 @@ for label in range(4):
     print(f"label {label}: the vector ({label}, {label}, …), cosine {cosine:.3f}")
 
 # %% [markdown]
+# **Read.** (c) and (e) raise, (b) is wrong in silence. (a) runs, in a shape that hurts only later; (d) is right.
+#
 # With N = D *the list of all labels of the batch* is taken for one feature vector. Label 0 is the zero vector, which
 # has no direction; labels 1, 2 and 3 are all *the same* direction: the loss cannot tell class 1 from class 2.
 #
@@ -325,7 +331,7 @@ for label in range(4):
 
 # %%
 def train_mended(feature_weight):
-    """The loop with shapes, mean and directions mended; f frozen as published"""
+    """The loop with shapes, mean and directions mended; f frozen as before"""
     runtime.seed_everything(SEED)
     classifier = torch.nn.Linear(2048, 2)
     optimizer = torch.optim.SGD(classifier.parameters(), lr=0.001)
@@ -348,8 +354,7 @@ assert torch.equal(without[1], with_it[1]) and with_it[0] > without[0] + 0.1
 
 # %% [markdown]
 # The printed loss changes, and *nothing else*. $L_f$ must reach numbers that can learn: f itself, at least its last
-# stage. So four of the five steps go wrong: the features' shape, L_f (in silence), outputs and backward. Only the
-# classification loss was right.
+# stage.
 #
 # ## The experiment: does it help?
 #
@@ -411,7 +416,7 @@ print(f"live: {test:.1%} of the test pictures, in the table {float(row['test']):
 assert abs(test - float(row["test"])) < 0.02  # rounding may turn a few pictures
 
 # %% [markdown]
-# Now all rows. By the course's one rule: differences to cross-entropy, seed by seed, all thirteen intervals together.
+# All rows, by the course's one rule: differences to cross-entropy, seed by seed, all thirteen intervals together.
 
 # %% tags=["varies"]
 SEEDS = sorted({seed for *_, seed in row_of})
@@ -626,11 +631,11 @@ check("03.simplex", simplex_directions)
 #   learn behind it. Does any weight end up different with it?
 # - Cosine loss: gradient $-(\mu-\cos\theta\,\hat z)/\lVert z\rVert$, orthogonal to z, zero at 0° *and at 180°*.
 # - Features after a ReLU cannot point both ways: centre or project them first.
-# - What pulls together needs something that pushes apart, or all falls into one point with a perfect loss.
+# - What pulls together needs something that pushes apart, or all can fall into one point with a perfect loss.
 #
 # **Limits.** One data set with two classes, one network, the last stage of f trained at 96 pixels, six seeds, one split
-# with 334 test pictures that all seeds share. The grids were small, several choices at their edge. Barz and Denzler
-# report large gains for small data sets *trained from scratch*.
+# with 334 test pictures that all seeds share, small grids. Barz and Denzler report large gains for small data sets
+# *trained from scratch*.
 #
 # **References.** Barz and Denzler 2020, *Deep learning on small datasets without pre-training using cosine loss*,
 # arXiv 1901.09054. Deitsch et al. 2019, arXiv 1807.02894 (data). **Going deeper**:
