@@ -1,4 +1,4 @@
-"""Frozen ResNet-50: the loop of a much-copied article against `extract` + `linear_probe`, on the same pictures.
+"""Frozen ResNet-50: a loop as one finds it in tutorials against `extract` + `linear_probe`, on the same pictures.
 
     python benchmarks/linear_probe.py [--pictures 256] [--seed 0] [--epochs 10] [--compile | --int8]
 
