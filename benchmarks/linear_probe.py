@@ -38,7 +38,7 @@ def resnet50():
         return load_backbone("resnet50", pretrained=False, size=SIDE)
 
 
-def article(f, folder: Path, normalise, epochs: int) -> tuple[torch.nn.Module, float]:
+def plain_loop(f, folder: Path, normalise, epochs: int) -> tuple[torch.nn.Module, float]:
     """The loop as it is copied: f frozen by requires_grad, run in every epoch -> (head, seconds of EPOCHS epochs)"""
     transform = v2.Compose([v2.Resize((SIDE, SIDE)), v2.ToImage(), v2.ToDtype(torch.float32, scale=True), normalise])
     data = torchvision.datasets.ImageFolder(folder, transform)
@@ -110,8 +110,8 @@ def main():
             path.parent.mkdir(exist_ok=True)
             torchvision.io.write_png(picture, str(path))
         normalise = v2.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-        print(f"the article's loop, {len(some)} pictures, {options.epochs} epochs")
-        their_head, theirs_s = article(f, Path(folder), normalise, options.epochs)
+        print(f"the plain loop, {len(some)} pictures, {options.epochs} epochs")
+        their_head, theirs_s = plain_loop(f, Path(folder), normalise, options.epochs)
     print("extract + linear_probe")
     head, fast, precision, ours_s = ours(f, some, options.compile, options.int8)
     val = loader(cells.val, f.preprocess, batch_size=32)
@@ -121,7 +121,7 @@ def main():
     their_accuracy = (their_head(z).argmax(1) == their_y).double().mean()
     z, _ = extract(fast, val, precision=precision)
     our_accuracy = (head(z).argmax(1) == y).double().mean()
-    print(f"article {theirs_s:7.1f} s, accuracy on {len(y)} validation pictures {their_accuracy:.3f}")
+    print(f"plain   {theirs_s:7.1f} s, accuracy on {len(y)} validation pictures {their_accuracy:.3f}")
     print(f"ours    {ours_s:7.1f} s, accuracy on {len(y)} validation pictures {our_accuracy:.3f}")
     print(f"ratio {theirs_s / ours_s:.1f}")
 
