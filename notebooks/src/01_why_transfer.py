@@ -301,8 +301,8 @@ assert lost < losses["pretrained f, middle", "pretrained f, whole"].interval.mea
 # pictures, for two reasons: pixels read the outline, *f* something in the middle: the grain, as we believe. Had *f*
 # lost as much as the pixels, it would have read the corners too.
 #
-# Or does it know the very pictures? *Near-twins*: a test and a training picture that correlate above 0.95 once local
-# means and the type's mean picture are gone.
+# Or does *g* know the very pictures? *Near-twins* are a test and a training picture that correlate above 0.95, once the
+# mean around each pixel and the type's mean picture are taken off.
 
 
 # %% tags=["varies"]
@@ -484,9 +484,9 @@ ax.legend()
 plt.show()
 
 # %% [markdown]
-# **Read.** With up to 300 labels, eleven numbers cannot be told from the pretrained *f*; only with 1,000 is *f* visibly
-# better. The histogram shows why: defective cells are darker, and not only by their dead areas: their bright parts are
-# darker too (why, we do not know).
+# **Read.** With up to 300 labels, eleven numbers cannot be told from the pretrained *f*; only with 1,000 is *f*
+# visibly better. Defective cells are darker, and not only by their dead areas: their bright parts are too (why, we do
+# not know).
 #
 # ## Play
 #

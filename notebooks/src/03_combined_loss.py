@@ -241,8 +241,8 @@ assert found["without"][1] > 0.95 > 0 > found["with"][1]
 # ## The loss, written wrong
 #
 # A colleague's loop: a ResNet-50 without its last layer as extractor, frozen; a new linear classifier; $L_f = 1 - $
-# cosine similarity of features and *labels*; SGD on the classifier. (Ours are the import of `F`, the loader, and random
-# weights, which change no shape.) **Predict.** Which of the lines (a) to (e) raise, and which is wrong in silence?
+# cosine similarity of features and *labels*; SGD on the classifier. (The loader and random weights are ours.)
+# **Predict.** Which of (a) to (e) raise (one only when others are mended), and which is wrong in silence?
 
 # %%
 runtime.seed_everything(SEED)
@@ -320,7 +320,8 @@ for label in range(4):
     print(f"label {label}: the vector ({label}, {label}, …), cosine {cosine:.3f}")
 
 # %% [markdown]
-# **Read.** (c) and (e) raise, (b) is wrong in silence. (a) runs, in a shape that hurts only later; (d) is right.
+# **Read.** (c) raises and, once it is mended, (e); (b) is wrong in silence. (a) runs, in a shape that hurts later; (d)
+# is right.
 #
 # With N = D *the list of all labels of the batch* is taken for one feature vector. Label 0 is the zero vector, which
 # has no direction; labels 1, 2 and 3 are all *the same* direction: the loss cannot tell class 1 from class 2.

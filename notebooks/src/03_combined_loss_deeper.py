@@ -199,9 +199,9 @@ assert all(tight["+ contrastive"][i] > tight["cross-entropy"][i] + 0.02 for i in
 
 # %% [markdown]
 # **Read.** No. In the quick profile cross-entropy is narrower than the three *-Face* losses after few steps and wider
-# than they are after many. This is one run: another `SEED` gives the *-Face* losses other numbers, in another order. So
-# such an order belongs to the start and the number of steps, and says nothing of new pictures. What holds both times is
-# what was asked for: with the cosine or the contrastive loss added, angles are narrower than with cross-entropy alone.
+# than they are after many. This is one run (try another `SEED`): such an order belongs to the start and the number of
+# steps, and says nothing of new pictures. What holds both times is what was asked for: with the cosine or the
+# contrastive loss added, angles are narrower than with cross-entropy alone.
 #
 # ## Why the scale s?
 #

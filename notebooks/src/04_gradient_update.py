@@ -399,12 +399,12 @@ plt.show()
 
 # %% [markdown]
 # **Read.** (b). Up to the limit the loss falls at every step, and the more α, the lower it ends. From 1.5 times the
-# limit (not at 1.1) it first *climbs*, as the bowl says. Then, as no bowl can, it comes down again, and up to some five
-# times the limit it ends lower than any from below. The printed curvature says why: the network was thrown to a flatter
-# place, in our run half to twice the 2/α that its α allows (the *catapult*: Lewkowycz et al. 2020). Only somewhere
-# above twenty times the limit nothing is left: *not a number*, or a dead network that says the same of every picture.
-# So the limit says when a step is too long *here*; and "here" moves. (Elsewhere, see *Going deeper*, there may be no
-# way back.)
+# limit (the bowl: from 1) it first *climbs*. Then, as no bowl can, it comes down again, and
+# up to some five times the limit it ends lower than any from below. The printed curvature says why: the network was
+# thrown to a flatter place, with, in our run, half to twice the 2/α that its α allows (the *catapult*: Lewkowycz et
+# al. 2020). Only somewhere above twenty times the limit nothing is left: *not a number*, or a dead network that says
+# the same of every picture. So the limit says when a step is too long *here*; and "here" moves. (Elsewhere, see *Going
+# deeper*, there may be no way back.)
 #
 
 # %% [markdown]

@@ -358,10 +358,10 @@ print(f"a constant: loss {-(share * share.log()).sum():.2f}, validation {base:.3
 assert worst > before
 
 # %% [markdown]
-# **Read.** (b), or (c) for who drives faster still; and (e). The jump comes one step late: the loss of a step is that
-# *before* its update. Then it falls back to where it was, about that of a constant answer, while the control's went on
-# falling: only beside the control does one see it. Whether *f* or *g* is spoilt is not measured, and one seed proves no
-# size. `history["lr"]`, the rate of every step, tells whether the slider reached the optimizer.
+# **Read.** (b), or (c) for who drives faster still; and, in our run, (e). The jump comes one step late: the loss of a
+# step is that *before* its update. Then it falls back to where it was, about that of a constant answer, while the
+# control's went on falling: only beside the control does one see it. Whether *f* or *g* is spoilt is not measured, and
+# one seed proves no size. `history["lr"]`, the rate of every step, tells whether the slider reached the optimizer.
 #
 # ## By hand 3: a batch in parts
 #

@@ -233,9 +233,9 @@ plt.show()
 assert 0 <= numbers[T + numbers * b < numbers * a][0] - pays_after < 100
 
 # %% [markdown]
-# A quick notebook never gets there. What compiling brings for *answering* on an RTX 4090, timm publishes (of
-# huggingface/pytorch-image-models, results/benchmark-infer-amp-nchw-pt240-cu124-rtx4090.csv beside …-dynamo.csv);
-# *training* may gain less, or lose. The full profile measures your own.
+# A quick notebook never gets there. What compiling brings for *answering* on an RTX 4090 is in two tables of
+# timm (github.com/huggingface/pytorch-image-models, folder results: benchmark-infer-amp-nchw-pt240-cu124-rtx4090.csv
+# and …-rtx4090-dynamo.csv); *training* may gain less, or lose. The full profile measures your own.
 
 # %%
 if size.name == "full":
