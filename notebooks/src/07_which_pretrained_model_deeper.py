@@ -116,7 +116,7 @@ assert by_hand >= bound >= nothing
 pictures = head.argmax(1).unique(return_counts=True)[1]  # of each class that occurs
 occur = len(pictures)
 expected = (K - 1) * (occur - 1) / (2 * N)
-print(f"{occur} source classes occur: credit of NCE by chance about {expected:.3f}, ")
+print(f"{occur} source classes occur: credit of NCE by chance about {expected:.3f},")
 print(f"mean of 50 shuffles {credit['nce']:.3f}")
 print(f"{(pictures == 1).sum()} of the classes hold one picture")
 assert abs(credit["nce"] / expected - 1) < 0.35
@@ -262,9 +262,8 @@ def spectrum(z):
 def by_chance(z):
     """z (N, D) -> the mean of the regularized H-score over all shuffles"""
     variance, _, floor = spectrum(z)
-    return (variance / (variance + floor)).sum().item() / (
-        len(z) - 1
-    )  # r = λ / (λ + floor)
+    r = variance / (variance + floor)
+    return r.sum().item() / (len(z) - 1)
 
 
 # %% tags=["varies"]

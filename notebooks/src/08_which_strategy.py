@@ -291,8 +291,8 @@ on_val = compared("val", "cell defect", 500)["Co-Tuning"]
 assert not on_val.visible and compared("test", "cell defect", 500)["Co-Tuning"].visible
 
 # %% [markdown]
-# It does not: on validation the mean difference is about 0, though these pictures chose the settings, Co-Tuning's among
-# more. But the interval holds three points too, even as the only comparison. So the gain stands *for these test
+# It does not: on validation the mean difference is about 0, though these pictures chose the settings, Co-Tuning's
+# among more. But the interval holds three points too, even as the only comparison. So the gain stands *for these test
 # pictures*, unconfirmed by others, and is of the size that a draw of pictures gives or takes.
 #
 # **Seen pixels.** The other two ▲ stand at photo details with 100 labels. Its train, validation and test squares are

@@ -487,7 +487,7 @@ plt.show()
 # **Read.** With the lost trials the rate of *f* explains most, for they all lie at its high end; nine of the eleven are
 # LP-FT, of which most were lost there, of *full* few. Without them about half belongs to g / f, how much faster *g*
 # learns. And (b): shuffled scores, which no setting can explain, give some setting as much in about a quarter of the
-# draws, as a single shuffle would not have told. The other settings have what chance often gives. So this *index* tells
+# draws. (A single shuffle would not have told.) The other settings have what chance often gives. So this *index* tells
 # no setting from chance. Does none matter, then? In the left picture *full* seems to rise.
 #
 # So each strategy alone, by **rank correlation** (1: the order of the setting is the order of the accuracies): with

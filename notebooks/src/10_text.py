@@ -232,9 +232,9 @@ print(f"learned with the bug too, batches of 64: {learned:.3f}")
 assert differ[True] < 0.02 and differ[False] > differ[True] + 0.02
 
 # %% [markdown]
-# **Read.** Here the bug costs few points, which is why it lives long: no accuracy looks wrong, and yet one answer in
-# nine hangs on who shares the batch. With the mask, rounding is all that could differ. Answers that depend on the batch
-# size of the *evaluation* are a bug, never a finding.
+# **Read.** Here the bug costs few points, which is why it lives long: no accuracy looks wrong, and yet more than one
+# answer in ten hangs on who shares the batch. With the mask, rounding is all that could differ. Answers that depend on
+# the batch size of the *evaluation* are a bug, never a finding.
 #
 # ## The control: counting words
 #

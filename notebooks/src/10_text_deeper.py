@@ -597,6 +597,14 @@ for (way, n), mean in means.items():
     if way != "subject":
         assert mean["all"] > mean["fair"] + 0.02 * (n > 25)
         assert mean.get("learned fair", 1) > mean["fair"]
+seen = []
+for way, n in (key for key, mean in means.items() if "learned fair" in mean):
+    rows = {kind: came[way, n][kind] for kind in ("learned fair", "fair")}
+    c = metrics.compare(rows, against="fair", comparisons=8)[0]
+    if way != "subject" and c.visible:
+        seen.append((way, n))
+        print(f"learning from balanced remarks, {way}, {n} labels: {c.interval}")
+assert seen == [("frozen", 500)]
 
 # %% [markdown]
 # **Read.** (b). Of 0.79 as the remarks come, 0.68 is left where the subject is worth nothing. Words are the extreme

@@ -312,8 +312,8 @@ assert after[0] > 0.9 and after[1] > 0.6 and abs(forced["exact"] - after[1]) < 0
 
 # %% [markdown]
 # **Read.** (b). Whether it learned the topics, or only how to answer, the table will tell. (The last line needs
-# no writing: **greedy** writing, as above, gives an answer when each of its tokens, with the right ones before it, is
-# the most probable. `Exact` counts that.)
+# no writing: **greedy** writing gives an answer when each of its tokens, with the right ones before it, is
+# the most probable. `Exact` counts that, but for ties.)
 #
 # ## The table: how to tune, and is it worth it?
 #

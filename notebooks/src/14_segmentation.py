@@ -252,11 +252,11 @@ assert inside(36, h, width) < 0.12
 #
 # $$L = L_g + \tfrac12 L_f \qquad L_g = \frac{\sum_i w_{y_i} \ell_i}{\sum_i w_{y_i}}$$
 #
-# summed over the pixels *i* that count (not 255), $\ell_i$ the cross-entropy of one, $w_k$ 1 or a **class weight**: the
-# median of the classes' numbers of pixels over that of class *k*, at most 10, so below 1 for common classes and above
-# it for rare ones (after Eigen and Fergus 2015, who count only pictures that hold the class). $L_f$ is the same of a
-# small head's answer on the map of `stage3`. That head learns, and is thrown away afterwards. Forget it in the
-# optimizer, and *f* is pulled towards random answers.
+# summed over the pixels *i* that count (not 255), $\ell_i$ the cross-entropy of one, and $w_k$ is 1, or a **class
+# weight**: the median of the classes' pixel counts divided by the count of class *k*, at most 10, so below 1 for
+# common classes and above it for rare ones (after Eigen and Fergus 2015, who count only pictures that hold the class).
+# $L_f$ is the same of a small head's answer on the map of `stage3`. That head learns, and is thrown away afterwards.
+# Forget it in the optimizer, and *f* is pulled towards random answers.
 #
 # A mean over pixels is no mean over pictures: cut a batch in two, and the parts must be weighed by their pixels, or by
 # their pixels' weights. `fit` and `evaluate` are told by `terms`, and check it.

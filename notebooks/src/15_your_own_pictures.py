@@ -687,7 +687,7 @@ check("15.activation_map", activation_map)
 # - Look first: copies across parts spoil a result, the other faults only an example.
 # - A probe on frozen features is the start, the judge of labels, and the one to beat.
 # - "No difference that we can see" chooses the cheaper one.
-# - One number can mend the confidence on average; few pictures hardly show the need. Look by what was said.
+# - One number can mend the confidence on average; few pictures cannot show the need. Look by what was said.
 # - A model is its weights *and* its way to the pixels: hand over both, with a card.
 #
 # **Limits.** The example is 480 pictures of one kind, one split, one seed; rates and sizes were set on it and on drawn
