@@ -352,7 +352,7 @@ for found in metrics.compare(said, against="tuned"):
 #
 # *Trained* (five draws): fine-tuned, LP-FT and discriminative rates (notebook 05); and the control, the same network
 # **from scratch** on such logarithms, for four times as many steps. Each has the best of three or four rates of its
-# own, tried on made words. A weaker control, "same frames", hears what the pretrained network hears.
+# own, tried on made words. A second control, "same frames", hears what the pretrained network hears.
 #
 # **Predict**: at n = 10, by how many points does fine-tuning beat training from scratch? About 5, 20, 35? And
 # where does the order of six parts count: in plain frames, in h2, in both?
@@ -428,13 +428,10 @@ for best, worse, n in pairs:
 
 # %%
 fits = by_way("speech_scratch", "fitted") | by_way("speech_budgets", "fitted")
-for n in (5, 10, 50):
-    some = ", ".join(f"{x:.0%}" for x in fits[log, n].mean(1))
-    print(f"n = {n}: {log}, of its own training sounds {some}")
-tried = results.read("speech_training_rates")
-failed = [float(r["fitted"]) for r in tried if r["method"] == same]
-print(f"on the same frames, at each rate, made words: at most {max(failed):.0%}")
-assert max(failed) < 0.5 < fits[log, 10].min()
+for way, n in ((log, 5), (log, 10), (log, 50), (same, 10)):
+    some = ", ".join(f"{x:.0%}" for x in fits[way, n].mean(1))
+    print(f"n = {n}: {way}, of its own training sounds {some}")
+assert fits[same, 10].mean(1).max() < 0.7 < fits[log, 10].min()
 made, speaker = by_way("speech", data="made"), by_way("speech", task="speaker")
 for where, of in {"made words": made, "which of the four men": speaker}.items():
     shares = {way: f"{draws.mean():.0%}" for (way, _), draws in of.items()}
@@ -442,11 +439,11 @@ for where, of in {"made words": made, "which of the four men": speaker}.items():
 
 # %% [markdown]
 # **Read.** Fine-tuned, the network leads itself from scratch on every man: by 31 to 39 points at n = 10, 24 to 34 at
-# 5, and 31 to 42 at 50, where the control no longer fits all its own sounds. But that control is weak: at 10 six
-# parts of *random* h2, only read, lead it on every man, by 5 to 26. And reading can replace training: on two men a
-# probe on h2's mean does as well as fine-tuning, on the others it is 8 and 20 points behind. It leads *z* by 22 to 54,
-# and six parts of random h2 by 8 to 15. With people *z* lies where random *z* lies. LP-FT, whose g starts from *z*, is
-# behind on every man, least at 50 (why, we did not test). Who speaks, even plain frames tell (91 %).
+# 5, 31 to 42 at 50; on the same frames, from which it learns little, by 44 to 77. The first control is weak too: at 10
+# six parts of *random* h2, only read, lead it on every man, by 5 to 26. And reading can replace training: on two men a
+# probe on h2's mean does as well as fine-tuning, on the others 8 and 20 points behind. It leads *z* by 22 to 54, and
+# six parts of random h2 by 8 to 15. With people *z* lies where random *z* lies. LP-FT, whose g starts from *z*, is
+# behind on every man, least at 50 (why, we did not test). Who speaks, plain frames tell (91 %).
 #
 # The order of six parts counts in plain frames: sorted (which also parts values of one moment), they lose 2 to 16
 # points. In h2 it is not needed: 2 points lost to 10 won. (Shuffled, both lose: a probe expects each part in its

@@ -1,12 +1,12 @@
-"""Notebook 12: the network of `speech_training` from random weights: the control.
+"""Notebook 12: the network of `speech_training` from random weights: the controls.
 
     python tools/experiments/speech_scratch.py FOLDER [--limit N]
 
 The same recordings, draws, batches, clipping and g, for four times as many steps. "scratch, log frames" hears
 logarithms, centred and scaled by the sounds that are learned from, since no front end belongs to random weights.
-"scratch, same frames" hears what the pretrained network hears, power without a logarithm; on made words it does not
-learn its own sounds at any rate that was tried, so it has no rows here. The rate of f is the control's own, chosen as
-those of the pretrained network are, in `speech_training_rates`. `fitted` says how far it learned what it was given.
+"scratch, same frames" hears what the pretrained network hears, power without a logarithm, from which it learns next to
+nothing: the weaker control. The rate of f is each control's own, chosen as those of the pretrained network are, in
+`speech_training_rates`. `fitted` says how far it learned what it was given.
 """
 
 import sys
@@ -24,8 +24,8 @@ WAYS = ("scratch, log frames", "scratch, same frames")
 
 
 def settings() -> list[dict]:
-    """The man left out, and how many recordings of each word"""
-    return [{"left_out": man, "method": WAYS[0], "n": N} for man in SPEAKERS]
+    """Control x the man left out, and how many recordings of each word"""
+    return [{"left_out": man, "method": way, "n": N} for way in WAYS for man in SPEAKERS]
 
 
 if __name__ == "__main__":
