@@ -1,4 +1,4 @@
-"""For tests of tools/sft.py: tiny language models with their tokenizer in a folder of Hugging Face's, and rows."""
+"""Tiny language models of several makes, with their tokenizer in a folder of Hugging Face's; rows for tools/sft.py."""
 
 import json
 
@@ -26,6 +26,7 @@ CHATML = (
 COLOURS = ("red", "blue", "green")
 SIZES = {"vocab_size": 263, "bos_token_id": 256, "eos_token_id": 257, "pad_token_id": 258}
 MAKES = ("llama", "gpt2", "opt", "gemma2", "bloom")
+# for tools/sft.py on such a model and 23 rows
 WORDS = ("--precision", "float32", "--max-tokens", "97", "--batch-size", "5", "--epochs", "3", "--seed", "3")
 WORDS += ("--lr", "0.02")
 
@@ -58,40 +59,34 @@ def letters():
     return tokenizer
 
 
-def save_model(folder, *, tied=True, network=None):
-    """A Llama with random weights, 5 layers, 263 tokens; or another network"""
-    tokenizer = letters()
-    torch.manual_seed(7)
-    net = network or LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=263, hidden_size=22, intermediate_size=34, num_hidden_layers=5, num_attention_heads=2,
-            num_key_value_heads=1, head_dim=14, max_position_embeddings=127, tie_word_embeddings=tied,
-            pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-        )
-    )  # fmt: skip
+def save_model(folder, *, tied=True, net=None):
+    """A Llama with random weights, or another network, and its tokenizer -> the folder"""
+    net = net or network("llama", tie_word_embeddings=tied)
     with torch.no_grad():
         for p in net.parameters():
             p += 0.05 * torch.randn_like(p)  # norms are 1 otherwise
     net.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    letters().save_pretrained(folder)
     return folder
 
 
 def network(make, **more):
-    """A language model of one of MAKES with random weights and 5 layers; None stands for the Llama of save_model"""
+    """A language model of one of MAKES with random weights, 5 layers and 263 tokens"""
+    torch.manual_seed(7)
     if make == "gpt2":
         return GPT2LMHeadModel(GPT2Config(n_embd=22, n_layer=5, n_head=2, n_positions=127, **SIZES, **more))
     if make == "bloom":  # its layers give tuples
-        return BloomForCausalLM(BloomConfig(hidden_size=22, n_layer=5, n_head=2, **SIZES))
+        return BloomForCausalLM(BloomConfig(hidden_size=22, n_layer=5, n_head=2, **SIZES, **more))
     common = {"hidden_size": 22, "num_hidden_layers": 5, "num_attention_heads": 2, "max_position_embeddings": 127}
     if make == "opt":
-        return OPTForCausalLM(OPTConfig(word_embed_proj_dim=22, ffn_dim=34, **common, **SIZES))
+        return OPTForCausalLM(OPTConfig(word_embed_proj_dim=22, ffn_dim=34, **common, **SIZES, **more))
+    common |= {"intermediate_size": 34, "head_dim": 14, "num_key_value_heads": 1}
+    if make == "llama":
+        return LlamaForCausalLM(LlamaConfig(**common, **SIZES, **more))
     if make == "gemma2":  # scales its embeddings; every second layer sees 4 tokens only
-        cap = {"final_logit_softcapping": None} | more
-        common |= {"intermediate_size": 34, "head_dim": 14, "num_key_value_heads": 1, "sliding_window": 4}
-        return Gemma2ForCausalLM(Gemma2Config(**common, **cap, **SIZES))
-    return None
+        more = {"final_logit_softcapping": None, "sliding_window": 4} | more
+        return Gemma2ForCausalLM(Gemma2Config(**common, **SIZES, **more))
+    raise ValueError(f"got {make!r}, expected one of {MAKES}")
 
 
 def talk(i):

@@ -15,7 +15,7 @@ from sftlib.datasets import chat
 @pytest.fixture(scope="module", params=talks.MAKES)
 def folder(request, tmp_path_factory):
     torch.manual_seed(3)
-    return talks.save_model(tmp_path_factory.mktemp(request.param), network=talks.network(request.param))
+    return talks.save_model(tmp_path_factory.mktemp(request.param), net=talks.network(request.param))
 
 
 def batch(tokenizer):
@@ -106,7 +106,7 @@ def test_a_copy_is_one_network_of_its_own(folder):
     ids=["a cap on the logits", "no decoder"],
 )  # fmt: skip
 def test_a_network_whose_logits_are_not_ours_is_refused(network, words, tmp_path):
-    talks.save_model(tmp_path, network=network())
+    talks.save_model(tmp_path, net=network())
     with pytest.raises(ValueError, match=words):
         load_language_model(tmp_path)
 

@@ -158,15 +158,17 @@ def test_ctrl_c_waits_for_the_child_and_then_ends_an_installer_but_not_a_server(
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 def test_ctrl_c_between_a_childs_end_and_its_exit_code_loses_no_code(modules, tmp_path, in_front, monkeypatch):
-    waitpid = os.waitpid
+    waitpid, pressed = os.waitpid, []
 
     def late(*of):
         found = waitpid(*of)
+        pressed.append(found)
         os.kill(os.getpid(), signal.SIGINT)
         return found
 
     monkeypatch.setattr(os, "waitpid", late)
     assert modules[2].run(child("raise SystemExit(7)"), str(tmp_path), ctrl_c_ends=False) == 7
+    assert pressed
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")

@@ -59,9 +59,7 @@ def assert_close_runs(out, other):
 def model(request, tmp_path_factory):
     torch.manual_seed(3)
     if request.param in talks.MAKES:
-        return load_language_model(
-            talks.save_model(tmp_path_factory.mktemp("net"), network=talks.network(request.param))
-        )
+        return load_language_model(talks.save_model(tmp_path_factory.mktemp("net"), net=talks.network(request.param)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(smollm2, "LAYERS", 5)
         return load_model("smollm2_135m", pretrained=False)
@@ -147,7 +145,7 @@ def test_memory_is_looked_at_before_a_container_fills_its_own(monkeypatch, tmp_p
 @pytest.mark.parametrize("make", talks.MAKES)
 def test_a_run_on_what_is_kept_is_the_run_that_computes_all_layers(make, data, tmp_path, capsys):
     torch.manual_seed(3)
-    net = talks.save_model(tmp_path / "net", network=talks.network(make))
+    net = talks.save_model(tmp_path / "net", net=talks.network(make))
     for name, more in (("kept", ()), ("anew", ("--cache-gb", "0"))):
         assert main(data, net, tmp_path / name, *more) == 0
     assert [KEPT in line for line in capsys.readouterr().out.splitlines() if "frozen" in line] == [True, False]
@@ -160,7 +158,7 @@ def test_a_run_on_what_is_kept_is_the_run_that_computes_all_layers(make, data, t
 
 def test_the_own_network_learns_the_same_from_what_is_kept(monkeypatch, data, tmp_path):
     monkeypatch.setattr(smollm2, "LAYERS", 3)
-    words = [str(data), *WORDS[:-4], "--lr", "0.003", "--layers", "1", "--epochs", "1"]
+    words = [str(data), *WORDS, "--lr", "0.003", "--layers", "1", "--epochs", "1"]
     for name, more in (("kept", []), ("anew", ["--cache-gb", "0"])):
         sft = script("sft")
         monkeypatch.setattr(sft, "load_model", lambda name: torch.manual_seed(5) and load_model(name, pretrained=False))
@@ -195,7 +193,7 @@ def test_what_it_takes_is_said_and_too_much_is_not_kept(net, data, tmp_path, cap
 
 @pytest.mark.parametrize("more", [("--strategy", "lora"), ("--strategy", "full"), ("--layers", "5")])
 def test_where_nothing_is_frozen_below_nothing_is_said(more, net, data, tmp_path, capsys):
-    words = [str(data), "--out", str(tmp_path), "--model", str(net), *WORDS[:-2], "--epochs", "1", *more]
+    words = [str(data), "--out", str(tmp_path), "--model", str(net), *talks.WORDS, "--epochs", "1", *more]
     script("sft").main(words)
     assert "output of the frozen" not in capsys.readouterr().out
 
@@ -231,7 +229,7 @@ def test_what_learns_below_the_last_layers_keeps_them_from_being_kept(monkeypatc
 
 
 def test_dropout_of_layers_that_learn_does_not_count_as_a_difference(data, tmp_path, capsys):
-    net = talks.save_model(tmp_path / "net", network=talks.network("gpt2", resid_pdrop=0.5))
+    net = talks.save_model(tmp_path / "net", net=talks.network("gpt2", resid_pdrop=0.5))
     main(data, net, tmp_path / "run", "--epochs", "1")
     assert KEPT in capsys.readouterr().out
 

@@ -63,13 +63,12 @@ def _a_state(seed, batches):
 @checker("05.merge")
 def _merge(answer):
     """W (C_out, C_in, kh, kw), A (r, C_in, kh, kw), B (C_out, r, 1, 1), alpha -> W + α/r B A, a new kernel"""
-    cases = (((5, 3, 2, 3, 2), 6.0), ((2, 7, 3, 3, 3), 1.0), ((3, 2, 1, 1, 1), 2.0), ((2, 3, 5, 1, 7), 3.0))
-    for (out, into, high, wide, rank), alpha in cases:
+    cases = (((5, 3, 2, 3, 2), 6.0, 1), ((2, 7, 3, 3, 3), 1.0, 1), ((3, 2, 1, 1, 1), 2.0, 1), ((2, 3, 5, 1, 7), 3.0, 2))
+    for (out, into, high, wide, rank), alpha, alike in cases:
         draw = torch.Generator().manual_seed(out)
         W = torch.randn(out, into, high, wide, generator=draw)
         A = torch.randn(rank, into, high, wide, generator=draw)
-        if rank == 7:
-            A[1] = A[0]  # a row that adds nothing to A's rank
+        A[:alike] = A[0].clone()  # rows that add nothing to A's rank
         B = torch.randn(out, rank, 1, 1, generator=draw)
         kept = W.clone()
         got = answer(W, A.clone(), B.clone(), alpha)

@@ -40,34 +40,38 @@ def _one_standard_error(answer):
         reasons.setdefault(want + 1, "strategies are counted from 0, as argmin does")
         why = reasons.get(got, "not the cheapest of those that are near enough to the best")
         require(got == want, f"{why} ({name}: got strategy {got}, expected another)")
-    rows = torch.stack([0.80 + noise, 0.7915 + 0.1 * noise, 0.789 + 0.1 * noise])
-    got = _index(answer(rows, torch.tensor([9.0, 3.0, 1.0], dtype=torch.float64)), 3)
-    reasons = {0: "this standard error is too small: it is the deviation over √seeds, of accuracies as they are",
-               2: "this standard error is too large: divide the deviation by √seeds, not by √(seeds − 1)"}  # fmt: skip
-    why = f"of two that are 0.0085 and 0.011 below, standard error 0.010, the first is near: got strategy {got}"
-    require(got == 1, f"{reasons.get(got)} ({why})")
-    for name, rows, costs, want in _telling_shapes():
+    of_two = torch.stack([0.80 + noise, 0.7915 + 0.1 * noise, 0.789 + 0.1 * noise])
+    two = "of two that are 0.0085 and 0.011 below, standard error 0.010, the first is near"
+    slips = {0: "this standard error is too small: it is the deviation over √seeds, of accuracies as they are",
+             2: "this standard error is too large: divide the deviation by √seeds, not by √(seeds − 1)"}  # fmt: skip
+    for shape, rows, costs, want, known in ((two, of_two, [9, 3, 1], 1, slips), *_telling_shapes()):
         got = _index(answer(rows.clone(), torch.tensor(costs, dtype=torch.float64)), len(costs))
-        require(got == want, f"not the cheapest of those that are near enough to the best ({name}: got strategy {got}, "
-                "expected another)")  # fmt: skip
+        why = known.get(got, "not the cheapest of those that are near enough to the best")
+        require(got == want, f"{why} ({shape}: got strategy {got}, expected another)")
 
 
 def _telling_shapes():
-    """name, accuracy (strategies, seeds), cost, the right index: other numbers of seeds, deviations that differ"""
+    """name, accuracy (strategies, seeds), cost, the right index, {}: other numbers of seeds, deviations that differ"""
     many = torch.linspace(-0.06, 0.06, 17, dtype=torch.float64)  # deviation 0.038, standard error 0.009
     wide, narrow = many[[0, 8, 16]], many[[7, 8, 9]]  # standard errors 0.035 and 0.004
     rows = torch.stack([0.80 + many, 0.785 + 0.1 * many, 0.5 + many])
-    yield "17 seeds, the best 0.015 ahead of a cheap one, standard error 0.009", rows, [9, 3, 1], 0
+    yield "17 seeds, the best 0.015 ahead of a cheap one, standard error 0.009", rows, [9, 3, 1], 0, {}
     rows = torch.stack([0.80 + narrow, 0.78 + wide, 0.5 + narrow])
-    yield "the best 0.02 ahead of a cheap, noisy one; its own standard error 0.004", rows, [9, 3, 1], 0
+    yield "the best 0.02 ahead of a cheap, noisy one; its own standard error 0.004", rows, [9, 3, 1], 0, {}
     rows = torch.stack([0.78 + narrow, 0.80 + wide, *[0.4 + 0.01 * i + wide for i in range(5)]])
-    yield "7 strategies; a quiet, cheap one 0.02 below a noisy best, standard error 0.035", rows, [1, 9, *[3] * 5], 0
+    yield (
+        "7 strategies; a quiet, cheap one 0.02 below a noisy best, standard error 0.035",
+        rows,
+        [1, 9, *[3] * 5],
+        0,
+        {},
+    )
     rows = torch.stack([0.5 + many, 0.785 + 0.1 * many, 0.788 + many, 0.793 + many, 0.80 + many])
-    yield "17 seeds; of the two that are 0.007 and 0.012 below, the first is near", rows, [1, 2, 3, 5, 9], 3
+    yield "17 seeds; of the two that are 0.007 and 0.012 below, the first is near", rows, [1, 2, 3, 5, 9], 3, {}
     skewed = torch.tensor([-0.16, 0.03, 0.04, 0.04, 0.05], dtype=torch.float64)  # mean 0, median 0.04
     even = torch.tensor([-0.01, -0.005, 0.0, 0.005, 0.01], dtype=torch.float64)  # standard error 0.004
     rows = torch.stack([0.78 + skewed, 0.80 + even, 0.5 + even])
-    yield "one seed of a cheap strategy fell far down: its *mean* is 0.02 below", rows, [1, 9, 3], 1
+    yield "one seed of a cheap strategy fell far down: its *mean* is 0.02 below", rows, [1, 9, 3], 1, {}
 
 
 @checker("08.honest")

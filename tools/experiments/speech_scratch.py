@@ -4,8 +4,8 @@
 
 The same recordings, draws, batches, clipping and g, for four times as many steps. "scratch, log frames" hears
 logarithms, centred and scaled by the sounds that are learned from, since no front end belongs to random weights.
-"scratch, same frames" hears what the pretrained network hears, power without a logarithm, from which it learns next to
-nothing: the weaker control. The rate of f is each control's own, chosen as those of the pretrained network are, in
+"scratch, same frames" hears what the pretrained network hears, power without a logarithm, and fits little of its
+own sounds: the weaker control. The rate of f is each control's own, chosen as those of the pretrained network are, in
 `speech_training_rates`. `fitted` says how far it learned what it was given.
 """
 
