@@ -292,7 +292,7 @@ assert frozen["topics"].mean() > frozen["sentiment"].mean() + 0.15
 # | frozen | nothing: `freeze(f)` | logistic regression |
 # | fine-tuned | layers 5 and 6 | at random, ten times f's rate |
 # | LP-FT | layers 5 and 6 | as the probe |
-# | LoRA | A and B in layers 5 and 6: $W + \frac{\alpha}{r}BA$, W stays | at random, at f's rate |
+# | LoRA | A (*r* rows) and B in layers 5, 6: $W + \frac{\alpha}{r}BA$, W stays | at random, at f's rate |
 # | combined | as fine-tuned, plus λ times notebook 03's cosine loss | at random |
 # | full | all | at random |
 #
@@ -330,7 +330,7 @@ for way in ("frozen", "fine-tuned", "LP-FT", "LoRA", "full"):
 
 
 # %%
-LR = 1e-4  # of f, not tuned here; g's is ten times that
+LR = 1e-4  # of f, as the table below chose for "full"
 
 
 def batches(part, **how):
@@ -343,7 +343,8 @@ def batches(part, **how):
 def prepare(way):
     """-> model, optimizer and training batches"""
     model, order = build(way), torch.Generator().manual_seed(SEED)
-    groups = adaptation.param_groups(f=(model.backbone, LR), g=(model.head, 10 * LR))
+    of_g = LR if way == "LoRA" else 10 * LR
+    groups = adaptation.param_groups(f=(model.backbone, LR), g=(model.head, of_g))
     train = batches("train", batch_size=BATCH, shuffle=True, generator=order)
     return model, torch.optim.AdamW(groups, weight_decay=0.01), train
 

@@ -152,7 +152,7 @@ assert (
 # %% [markdown]
 # **Read.** (b) and (d). On the left, each real token gets the position of a later one: this *f* has learned a vector
 # for each position. (Models with *relative* positions do not mind; for generation, language models are padded there.)
-# −10,000 is −∞ in practice, for $e^{-10000}$ is 0 in any precision.
+# −10,000 is −∞ in practice, for $e^{-10000}$ is 0 even in float64.
 #
 # ## Where to cut?
 #
@@ -335,7 +335,7 @@ assert change[torch.float64] < 1e-12 and change[torch.float32] < 1e-5
 assert change[torch.bfloat16] > 100 * change[torch.float32] and ranks == {RANK}
 
 # %% [markdown]
-# **Read.** Rounding in float64 and float32, and more than a hundred times the latter in bfloat16: keep merged weights
+# **Read.** Rounding in float64 and float32, and some thousand times the latter in bfloat16: keep merged weights
 # in the precision that you tested. ΔW has rank 8 in each layer, and whatever A and B are, it is never more than r: that
 # is LoRA's limit.
 #
